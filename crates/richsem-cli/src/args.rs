@@ -161,6 +161,11 @@ pub(crate) struct SetArgs {
 }
 
 impl SetArgs {
+    /// The list of classes, if one is given.
+    pub(crate) fn vocabulary(&self) -> Option<&PathBuf> {
+        self.vocabulary.as_ref()
+    }
+
     /// How to open such a set.
     pub(crate) fn opening(&self) -> Opening {
         Opening {

@@ -204,9 +204,16 @@ fn of_input(
         let images = images(paths.into_iter(), &mut here);
         if images.is_empty() {
             let instead = if here.is_empty() { "it is empty".into() } else { here.to_string() };
+            let has_results =
+                |results: &Path| input.canonicalize().is_ok_and(|i| results.starts_with(i));
+            let hint = match results.is_some_and(has_results) {
+                true => "what lies in the folder of the results is not looked at: choose another --output".to_owned(),
+                false => format!(
+                    "the folders in it were searched, too; other names are found by a pattern, as '{name}/**/*.dat'"
+                ),
+            };
             return Err(anyhow!(
-                "{name}: no images in this folder ({}): {instead}\n  hint: the folders in it were searched, \
-                 too; other names are found by a pattern, as '{name}/**/*.dat'",
+                "{name}: no images in this folder ({}): {instead}\n  hint: {hint}",
                 expected()
             ));
         }
@@ -384,6 +391,13 @@ mod tests {
         assert_eq!(names(&images), ["b.jpg", "d.jpg"]);
         fs_err::write(folder.join("none.txt"), "\n").unwrap();
         assert!(collected(&[folder.join("none.txt")]).unwrap_err().contains("the list is empty"));
+        // The results' own folder, by any way to it, and one that has no other images.
+        for (input, results) in [("in/loop", ""), ("in", "in"), ("only", "only/deep")] {
+            files(folder, &["only/deep/a.jpg"]);
+            let collected = collect(&[folder.join(input)], &folder.join(results));
+            let error = collected.unwrap_err().to_string();
+            assert!(error.contains("is not looked at: choose another --output"), "{error}");
+        }
         fs_err::create_dir(folder.join("empty")).unwrap();
         assert!(collected(&[folder.join("empty")]).unwrap_err().contains("no images"));
     }

@@ -9,6 +9,27 @@ use std::{
 /// Extensions that an image with boxes keeps; other images become .jpg.
 const DRAWN: [&str; 3] = ["jpg", "jpeg", "png"];
 
+/// Bytes of a name at most. File systems take 255; what is written may have a number and another extension.
+const LONGEST: usize = 239;
+
+/// The name, or where it is too long for a file system its beginning, with a number that tells it from others. What
+/// seems to be an extension is kept.
+pub(crate) fn shortened(name: &str, number: usize) -> String {
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let is_short = |(_, extension): &(&str, &str)| extension.len() <= "jpeg".len();
+    let end = match name.rsplit_once('.').filter(is_short) {
+        Some((_, extension)) => format!("-{number}.{extension}"),
+        None => format!("-{number}"),
+    };
+    let mut length = LONGEST - end.len();
+    while !name.is_char_boundary(length) {
+        length -= 1;
+    }
+    format!("{}{end}", &name[..length])
+}
+
 /// What the results of one image are called, relative to a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -34,11 +55,19 @@ impl Names {
     /// Names for images that lie in these folders, `(folder, file name)`, all different. Images that are
     /// neither JPEG nor PNG by their name become JPEG.
     pub(crate) fn of(images: &[(PathBuf, OsString)]) -> Self {
+        let short = |(number, (folder, file)): (usize, &(PathBuf, OsString))| {
+            let file = match file.len() > LONGEST {
+                true => shortened(&file.to_string_lossy(), number).into(),
+                false => file.clone(),
+            };
+            (folder.clone(), file)
+        };
+        let images: Vec<(PathBuf, OsString)> = (1..).zip(images).map(short).collect();
         let mut seen = HashSet::new();
         let twice =
             images.iter().find(|(_, file)| !seen.insert(file)).map(|(_, file)| file.clone());
         let below = match twice {
-            Some(_) => below_common(images),
+            Some(_) => below_common(&images),
             None => vec![PathBuf::new(); images.len()],
         };
         let wanted: Vec<(PathBuf, bool)> = images
@@ -135,6 +164,20 @@ mod tests {
         assert!(names(&same).1);
         // Nothing is written outside of the results' folder.
         assert_eq!(drawn(&[("../x", "1.jpg"), ("a/../y", "1.jpg")]), ["x/1.jpg", "a/y/1.jpg"]);
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_cut_and_stay_different() {
+        let long = "\u{e4}".repeat(125);
+        let (all, told) = names(&[("p", &format!("{long}.jpg")), ("p", &format!("{long}b.jpg"))]);
+        assert!(!told);
+        for ((drawn, stem), end) in all.iter().zip(["-1", "-2"]) {
+            assert!(drawn.ends_with(&format!("\u{e4}{end}.jpg")) && drawn.len() < 240, "{drawn}");
+            assert_eq!(*drawn, format!("{stem}.jpg"));
+        }
+        assert_eq!(shortened("a tea pot", 7), "a tea pot");
+        assert_eq!(shortened(&"x.y ".repeat(100), 7).len(), LONGEST);
+        assert!(shortened(&"x".repeat(300), 7).ends_with("x-7"));
     }
 
     #[test]

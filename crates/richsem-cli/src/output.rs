@@ -8,7 +8,12 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, anyhow};
-use richsem::{data::image_store::ImageStore, shell::quoted, weights};
+use richsem::{
+    data::{image_store::ImageStore, listing::is_image},
+    shell::quoted,
+    train::RunFolder,
+    weights,
+};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -159,19 +164,65 @@ pub(crate) fn check_input_file(path: &Path, flag: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a result that would overwrite one of the inputs, each with its flag or what it is.
+/// Those of the paths that are given, each with its flag or what it is.
+pub(crate) fn given<'a>(
+    all: impl IntoIterator<Item = (Option<&'a PathBuf>, &'a str)>,
+) -> Vec<(&'a Path, &'a str)> {
+    all.into_iter().filter_map(|(path, what)| Some((path?.as_path(), what))).collect()
+}
+
+/// Refuses a result that would overwrite one of the inputs, each with its flag or what it is, or a file of an input
+/// that is a folder: what a run keeps there, and whatever else may be part of a set.
 pub(crate) fn check_apart(file: &Path, flag: &str, inputs: &[(&Path, &str)]) -> Result<()> {
+    let (flag, name) = (of(flag), file.display());
     // A file that does not exist yet is no input.
-    let Ok(place) = file.canonicalize() else { return Ok(()) };
-    let same = |input: &Path| input.canonicalize().is_ok_and(|input| input == place);
-    match inputs.iter().find(|(input, _)| same(input)) {
-        Some((_, input)) => Err(anyhow!(
-            "{}`{}` is the file of {input}, which would be overwritten\n  hint: give another name",
-            of(flag),
-            file.display()
-        )),
-        None => Ok(()),
+    let place = file.canonicalize().ok();
+    let is_same = |input: &Path| place.is_some() && input.canonicalize().ok() == place;
+    if let Some((_, what)) = inputs.iter().find(|(input, _)| is_same(input)) {
+        return Err(anyhow!(
+            "{flag}`{name}` is the file of {what}, which would be overwritten\n  hint: give another name"
+        ));
     }
+    for (input, what) in inputs {
+        if let Ok(run) = RunFolder::open(input) {
+            // Also one that is not there yet.
+            if run.keeps(file) {
+                return Err(anyhow!(
+                    "{flag}`{name}` is a file of the run in `{}`, which would be overwritten\n  hint: give another name",
+                    input.display()
+                ));
+            }
+        } else if let (Some(place), Ok(folder)) = (&place, input.canonicalize())
+            && folder.is_dir()
+            && place.starts_with(folder)
+            && !is_never_data(place)
+        {
+            return Err(anyhow!(
+                "{flag}`{name}` lies in the folder of {what}, may be part of it, and would be overwritten\n  hint: \
+                 give another name, or take that file away"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is a page or has settings: no set has such.
+fn is_never_data(file: &Path) -> bool {
+    ends(file, &["html", "toml"])
+}
+
+fn ends(file: &Path, endings: &[&str]) -> bool {
+    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    endings.iter().any(|other| ending.eq_ignore_ascii_case(other))
+}
+
+/// As [`check_apart`], of folders and archives of images, each with its flag or what it is: of a folder only what may
+/// hold images is read.
+pub(crate) fn check_no_images(file: &Path, flag: &str, places: &[(&Path, &str)]) -> Result<()> {
+    let holds_images = is_image(&file.to_string_lossy()) || ends(file, &["tar", "parquet"]);
+    let is_read = |(place, _): &&(&Path, &str)| !place.is_dir() || holds_images;
+    let places: Vec<(&Path, &str)> = places.iter().filter(is_read).copied().collect();
+    check_apart(file, flag, &places)
 }
 
 /// Refuses a file that could not be written later.

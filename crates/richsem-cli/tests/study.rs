@@ -344,3 +344,24 @@ fn each_run_may_have_several_processes() {
     refused(&["--device", "cpu"]).exits(2).stderr_has("cannot be used with");
     refused(&["--gpus-per-run", "2"]).exits(2).stderr_has("cannot be used with");
 }
+
+/// A run that `train.patience` ended is finished: the study has its line, and does not train it again.
+#[test]
+fn a_run_that_patience_ended_is_finished() {
+    let dir = dir();
+    let study = STUDY
+        .replace("seeds = [1, 2]", "seeds = [1]")
+        .replace("train.eval_every=0", "train.patience=1")
+        .replace(
+            "\"train.epochs=5\"",
+            "\"train.epochs=9\", \"train.lr=0\", \"train.lr_backbone=0\"",
+        )
+        .replace("set = [\"train.lr=0.01\"]", "set = [\"train.lr_backbone=0\"]");
+    dir.write("studies/pair.toml", study);
+    dir.command(&args("out")).ok();
+    let ended = lines(&dir, "out");
+    assert_eq!(ended.len(), 2, "{ended:?}");
+    assert!(ended.iter().all(|line| line["steps"] == 12), "{ended:?}");
+    dir.command(&args("out")).ok().stdout_has("pair: 2 of 2 runs.");
+    assert_eq!(lines(&dir, "out"), ended);
+}

@@ -118,6 +118,16 @@ impl FromStr for ImageSize {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     if let Some(file) = &args.json {
         output::check_file(file, "--json")?;
+        let sizes = args.sizes.iter().map(|file| (file.as_path(), "--sizes"));
+        let mut inputs: Vec<_> = sizes.chain([(&*args.config, "--config")]).collect();
+        // A run's settings are in its folder.
+        inputs.extend(
+            args.config
+                .parent()
+                .map(|folder| (folder, "--config"))
+                .filter(|(folder, _)| RunFolder::open(folder).is_ok()),
+        );
+        output::check_apart(file, "--json", &inputs)?;
     }
     let config = Config::load(&args.config, &args.assignments)?;
     let (text, numbers) = match &args.sizes {

@@ -12,6 +12,7 @@ use richsem::{
     },
     data::dataset::Dataset,
     plural::{clause, counted},
+    train::RunFolder,
     vocabulary::Vocabulary,
 };
 use tch::Device;
@@ -126,6 +127,8 @@ fn is_official(source: &Source) -> bool {
 /// All files that are read, each with the argument that names it.
 fn check_inputs<'a>(args: &'a Args, input: &'a Path) -> Result<Vec<(&'a Path, &'a str)>> {
     let mut inputs = vec![(input, "the input")];
+    // Of a run all that it keeps.
+    inputs.extend(RunFolder::open(&args.input).ok().map(|_| (&*args.input, "the input")));
     for (file, flag) in
         [(&args.config, "--config"), (&args.annotations, "--annotations"), (&args.clip, "--clip")]
     {

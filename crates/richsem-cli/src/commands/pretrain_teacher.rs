@@ -69,6 +69,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             args.output.display()
         );
     }
+    let config = args.config.iter().map(|file| (file.as_path(), "--config"));
+    let inputs: Vec<_> = config.chain([(&*args.captions, "CAPTIONS")]).collect();
+    let images: Vec<_> = args.images.iter().map(|place| (place.as_path(), "--images")).collect();
+    for file in [&args.output, &Pretrained::metrics_path(&args.output)] {
+        output::check_apart(file, "--output", &inputs)?;
+        output::check_no_images(file, "--output", &images)?;
+    }
     let config = PretrainConfig::load(args.config.as_deref(), &args.assignments)?;
     let set = CaptionSet::open(&args.captions, args.images.as_deref(), &config.data.template)?;
     let device = args.device.resolve()?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use richsem::{
     error::write_atomically,
     report::{self, RunOptions},
@@ -61,10 +61,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let run = RunFolder::open(&args.run)?;
     let file = args.output.clone().unwrap_or_else(|| default_file(&run));
-    output::check_file(&file, "--output")?;
-    if let Some(csv) = &args.csv {
-        output::check_file(csv, "--csv")?;
-    }
+    check_files(args, &run, &file)?;
     let options = RunOptions {
         images: args.images.into(),
         least_score: args.conf,
@@ -82,6 +79,29 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     output::print(file.display())?;
     Ok(exit::OK)
+}
+
+/// Refuses files that could not be written, or would take the place of what the report is made from.
+fn check_files(args: &Args, run: &RunFolder, file: &Path) -> Result<()> {
+    let config = run.config()?;
+    let val = config.data.val.as_ref();
+    let runs = args.compare.iter().chain([&args.run]).map(|run| (run.as_path(), "a run"));
+    let sets = val.map(|val| (val.annotations.as_path(), "data.val.annotations"));
+    let inputs: Vec<_> = runs.chain(sets).collect();
+    let images = val.and_then(|val| Some((val.images.as_deref()?, "data.val.images")));
+    let images: Vec<_> = images.into_iter().collect();
+    let results = [(Some(file), "--output"), (args.csv.as_deref(), "--csv")];
+    for (file, flag) in results {
+        if let Some(file) = file {
+            output::check_file(file, flag)?;
+            output::check_apart(file, flag, &inputs)?;
+            output::check_no_images(file, flag, &images)?;
+        }
+    }
+    if args.csv.as_deref() == Some(file) {
+        return Err(anyhow!("--csv: this is the file of --output\n  hint: give another name"));
+    }
+    Ok(())
 }
 
 /// Writes the report of a run that has just finished into its folder, and gives its path.

@@ -138,6 +138,14 @@ impl Shown {
         signals: &Signals,
     ) -> Result<()> {
         let dataset = open_set(&args.data, opening)?;
+        if let Some(searched) = dataset.searched_folder_of(folder) {
+            return Err(anyhow!(
+                "OUT: `{}` is in `{}`, where all images are read: those that are drawn would be in the set, too\n  \
+                 hint: choose a folder that is not in it",
+                folder.display(),
+                searched.display()
+            ));
+        }
         let part = of_part(&dataset);
         let (chosen, of) = self.choose(args, &dataset);
         if chosen.is_empty() {
@@ -223,8 +231,8 @@ impl Shown {
             (folder, path.file_name().unwrap_or_default().to_owned())
         };
         let names = Names::of(&chosen.iter().map(place).collect::<Vec<_>>());
-        for (&at, name) in chosen.iter().zip(&names.all) {
-            refuse_originals(&folder.join(&name.drawn), store, &dataset.images()[at].file_name)?;
+        for name in &names.all {
+            refuse_originals(&folder.join(&name.drawn), store)?;
         }
         let counter = Counter::new("drawing", chosen.len());
         let mut rows = Vec::with_capacity(chosen.len());
@@ -298,13 +306,13 @@ fn open_store(args: &Args, dataset: &Dataset) -> Result<ImageStore> {
     }
 }
 
-/// Refuses to draw over an image of the set.
-fn refuse_originals(file: &Path, store: &ImageStore, image: &str) -> Result<()> {
-    let (Ok(file), Ok(image)) = (file.canonicalize(), store.path().join(image).canonicalize())
-    else {
-        return Ok(()); // nothing is there, or the image is in an archive
+/// Refuses to draw over an image of the set, be it another one.
+fn refuse_originals(file: &Path, store: &ImageStore) -> Result<()> {
+    let (Ok(place), Ok(images)) = (file.canonicalize(), store.path().canonicalize()) else {
+        return Ok(()); // nothing is there
     };
-    if file == image {
+    let name = place.strip_prefix(images).ok().and_then(Path::to_str);
+    if name.is_some_and(|name| store.contains(name)) {
         return Err(anyhow!(
             "`{}` is an image of the set and would be overwritten\n  hint: choose another folder",
             file.display()

@@ -372,12 +372,16 @@ fn default_folder(config: &Path) -> PathBuf {
         .join(format!("{name}-{year}{month:02}{day:02}-{hour:02}{minute:02}{second:02}"))
 }
 
-/// The message at the end of a run: time, best AP and weights.
+/// The message at the end of a run: time, what ended it before its last epoch, best AP and weights.
 fn finished(folder: &Path, time: &str) -> Result<String> {
     let run = RunFolder::open(folder)?;
     let rows = run.metrics()?;
     let best = EvalRow::best(rows.iter().filter_map(MetricsRow::eval));
     let weights = if best.is_some() { "best" } else { "last" };
+    let config = run.config()?;
+    let early = run.ended_early(&config)?.map_or_else(String::new, |epoch| {
+        format!("; ended by train.patience after epoch {epoch} of {}", config.train.epochs)
+    });
     let best = match best.map(|row| (row, row.ap())) {
         None => String::new(),
         Some((row, Some(ap))) => format!("; best AP {:.1} after epoch {}", 100.0 * ap, row.epoch),
@@ -391,5 +395,5 @@ fn finished(folder: &Path, time: &str) -> Result<String> {
         }
     };
     let weights = run.file("checkpoints").join(weights).join("model.safetensors");
-    Ok(format!("finished in {time}{best}\nweights: {}", weights.display()))
+    Ok(format!("finished in {time}{early}{best}\nweights: {}", weights.display()))
 }

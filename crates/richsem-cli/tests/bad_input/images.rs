@@ -216,7 +216,7 @@ fn what_is_no_image_is_not_predicted_on() {
     ran.stderr_has("skipped: notes.md: image: expected JPEG, PNG, WebP, BMP, TIFF or GIF, got bytes that begin with")
         .stderr_has("hint: this is no image")
         .stderr_has("1 of 1 image could not be read");
-    assert_eq!(dir.files("out"), ["detections.json"]);
+    assert_eq!(dir.files("out"), [".predicted", "detections.json"]);
 }
 
 #[test]

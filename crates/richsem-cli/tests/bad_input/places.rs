@@ -53,6 +53,63 @@ fn places_that_cannot_be_written_are_refused_before_the_work() {
     );
 }
 
+/// Also of a file that no flag names: what a run keeps, and what is in a folder of annotations or of images.
+#[test]
+fn no_result_takes_the_place_of_a_file_in_a_folder_that_is_read() {
+    let dir = Dir::with_run();
+    dir.write("set/images/old.tar", [0; 1024]);
+    dir.command(&["report", "run", "--device", "cpu"]).ok();
+    let report = |flag, file| ["report", "run", "--device", "cpu", flag, file];
+    let folder = ["eval", "--device", "cpu", "--annotations", "set", "--weights", "run"];
+    let folder = |flag, file| [&folder[..], &[flag, file]].concat();
+    let eval = |flag, file| [&EVAL[..], &EVALUATE, &[flag, file]].concat();
+    let doctor = |flag, file| ["doctor", "set", "--val", "set", flag, file];
+    let kept = "is a file of the run in `run`, which would be overwritten";
+    let part = "may be part of it, and would be overwritten";
+    let bench = |file| ["bench", "-c", "run/config.toml", "--json", file, "--device", "cpu"];
+    all_refused(
+        &dir,
+        &[
+            ("csv is the metrics", &report("--csv", "run/metrics.jsonl"), &["--csv: `", kept]),
+            ("page is labels", &report("-o", "run/labels.json"), &["--output: `", kept]),
+            ("page is settings", &report("-o", "run/../run/config.toml"), &["--output: `", kept]),
+            ("csv is an evaluation", &report("--csv", "run/eval/epoch-0001.json"), &[kept]),
+            ("csv among checkpoints", &report("--csv", "run/checkpoints/a.csv"), &[kept]),
+            ("csv is the set", &report("--csv", "set/val.json"), &["of data.val.annotations, "]),
+            ("csv is the page", &report("--csv", "run/report.html"), &["the file of --output"]),
+            ("metrics are a run's", &eval("--json", "run/vocabulary.json"), &["--json: `", kept]),
+            ("metrics of a set", &folder("--json", "set/val.json"), &["of --annotations, ", part]),
+            ("the other part", &folder("--save-json", "set/train.json"), &["--save-json: ", part]),
+            ("an image", &eval("--report", "set/images/val/000001.jpg"), &["the images, ", part]),
+            ("an archive", &eval("--json", "set/images/old.tar"), &["the images, ", part]),
+            ("findings are the set", &doctor("--json", "set/val.json"), &["the set, ", part]),
+            ("times are a run's", &bench("run/data.json"), &["--json: `", kept]),
+            (
+                "tensors are a run's",
+                &[&PREDICT[..], &["--raw", "run/metrics.jsonl"]].concat(),
+                &["--raw: `", kept],
+            ),
+            (
+                "settings are the set",
+                &["init", "set", "--output", "set/train.json", "--overwrite"],
+                &["--output: `", "of DATA, ", part],
+            ),
+        ],
+    );
+    // What is put beside is the user's, and pages are no part of a set.
+    for file in ["run/eval.json", "run/metrics.json", "new.json", "set/images/new.json"] {
+        for _ in 0..2 {
+            dir.command(&eval("--json", file)).ok();
+        }
+    }
+    for file in ["run/report.html", "set/eval.html"] {
+        for _ in 0..2 {
+            dir.command(&folder("--report", file)).ok();
+        }
+    }
+    dir.command(&report("--csv", "run/metrics.csv")).ok();
+}
+
 #[test]
 fn a_device_that_is_full_is_told_and_stays_a_device() {
     if !Path::new("/dev/full").exists() {
@@ -137,7 +194,10 @@ fn a_write_that_fails_half_way_leaves_nothing_half_written() {
     let predict = [&PREDICT[..], &["-o", "out"]].concat();
     let ran = dir.command(&predict).with_file_limit(1).fails(1);
     ran.stderr_has("could not write `out/000001.jpg`").stderr_has(hint);
-    std::fs::remove_dir(dir.path("out")).expect("it is empty");
+    // What there is room for is there all the same, and whole.
+    assert_eq!(dir.files("out"), [".predicted", "detections.json"]);
+    assert_eq!(dir.json("out/detections.json"), serde_json::json!([]));
+    std::fs::remove_dir_all(dir.path("out")).unwrap();
     assert_same("images", &before, &contents(&dir));
 
     // Room for the settings, not for a checkpoint: the run stops, and goes on when there is room.

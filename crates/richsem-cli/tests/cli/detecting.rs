@@ -70,7 +70,7 @@ fn train_then_eval_then_predict() {
     ];
     let ran =
         dir.command(&[&predict[..], &["--conf", "0", "--raw", "raw.safetensors"]].concat()).ok();
-    assert_eq!(dir.files("predictions"), ["000001.jpg", "detections.json"]);
+    assert_eq!(dir.files("predictions"), [".predicted", "000001.jpg", "detections.json"]);
     assert_ne!(dir.read("predictions/000001.jpg"), dir.read(image));
     let found = dir.json("predictions/detections.json");
     let first_image = detections[0]["image_id"].clone();
@@ -91,7 +91,7 @@ fn train_then_eval_then_predict() {
     dir.command(&[&predict[..], &["--conf", "1", "--no-pictures", "-o", "none"]].concat())
         .ok()
         .stderr_has("0 objects");
-    assert_eq!(dir.files("none"), ["detections.json"]);
+    assert_eq!(dir.files("none"), [".predicted", "detections.json"]);
     assert_eq!(dir.json("none/detections.json"), json!([]));
 }
 
@@ -261,7 +261,7 @@ fn a_broken_image_is_named_and_the_others_are_done() {
         ["predict", "in", "--weights", "run", "--device", "cpu", "--conf", "0", "-o", "out"];
     let ran = dir.command(&[&predict[..], &["--raw", "raw.safetensors"]].concat()).fails(1);
     let ran = ran.stderr_has("skipped: in/b.jpg").stderr_has("1 of 3 images could not be read");
-    assert_eq!(dir.files("out"), ["a.jpg", "c.jpg", "detections.json"]);
+    assert_eq!(dir.files("out"), [".predicted", "a.jpg", "c.jpg", "detections.json"]);
     let found = dir.json("out/detections.json");
     let ids: std::collections::BTreeSet<_> =
         found.as_array().unwrap().iter().map(|d| d["image_id"].as_i64().unwrap()).collect();

@@ -28,7 +28,7 @@ fn folders_lists_and_stdin_give_the_same_images() {
     let (all, ran) = found(&["set/images"], "out");
     assert_eq!(all.len(), 18, "{ran:?}");
     assert!(ran.stderr.contains(" ms each; results in out"), "{ran:?}");
-    assert_eq!(dir.files("out"), ["detections.json"]);
+    assert_eq!(dir.files("out"), [".predicted", "detections.json"]);
     let list: Vec<String> =
         all.iter().map(|file| file.strip_prefix("set/images/").unwrap().to_owned()).collect();
     dir.write("set/images/some.txt", list[2..5].join("\n"));
@@ -244,4 +244,108 @@ fn words_that_people_type() {
     let schema = dir.command(&["settings", "--schema"]).ok();
     let schema: serde_json::Value = serde_json::from_str(&schema.stdout).unwrap();
     assert_eq!(schema["properties"]["train"]["properties"]["epochs"]["type"], "integer");
+}
+
+/// Files of the user's own are never replaced by results; those of an earlier `predict` are, and what is left of it is
+/// told.
+#[test]
+fn only_what_an_earlier_predict_wrote_is_replaced() {
+    let dir = Dir::with_run();
+    let image = dir.read("set/images/val/000001.jpg");
+    dir.write("in/1.jpg", &image);
+    let predict = |forms: &str, conf: &str| {
+        let how = ["--weights", "run", "--device", "cpu", "-o", "out"];
+        let how = [&how[..], &["--formats", forms, "--conf", conf]].concat();
+        dir.command(&[&["predict", "in"], &how[..]].concat())
+    };
+    for (forms, own) in [
+        ("yolo", "labels/1.txt"),
+        ("yolo", "classes.txt"),
+        ("json", "detections.json"),
+        ("csv", "detections.csv"),
+        ("images", "1.jpg"),
+        ("crops", "crops/mine/1-1.jpg"),
+    ] {
+        dir.write(&format!("out/{own}"), "mine");
+        let named = own.split("/mine").next().unwrap();
+        predict(forms, "0")
+            .fails(1)
+            .stderr_has(&format!("`out/{named}` was not written by predict"))
+            .stderr_has("hint: choose another folder");
+        assert_eq!(dir.files("out"), [own]);
+        assert_eq!(dir.text(&format!("out/{own}")), "mine");
+        std::fs::remove_dir_all(dir.path("out")).unwrap();
+    }
+    // A folder that holds other files is as good as any.
+    dir.write("out/notes.txt", "mine");
+    let all = "images,json,yolo,csv,crops";
+    let first = predict(all, "0").ok();
+    assert!(!first.stderr.contains("warning"), "{first:?}");
+    let crops = dir.files("out/crops").len();
+    assert!(crops > 0);
+    let again = predict(all, "0").ok();
+    assert!(!again.stderr.contains("warning"), "{again:?}");
+    predict("crops,json", "1").ok().stderr_has(&format!(
+        "warning: out: {} files are there that an earlier predict wrote, and that these results do not have, as",
+        crops + 4
+    ));
+    assert_eq!(dir.text("out/notes.txt"), "mine");
+    // What was left is still known for a result.
+    predict(all, "0").ok();
+    dir.write("out/.predicted", "labels");
+    predict(all, "0").fails(1).stderr_has("this is not predict's list");
+}
+
+#[test]
+fn one_form_of_results_that_cannot_be_written_takes_no_other_along() {
+    let dir = Dir::with_data();
+    // A class whose name no folder can have.
+    let long = "\u{e4}b".repeat(150);
+    for part in ["set/train.json", "set/val.json"] {
+        let mut set = dir.json(part);
+        for (number, class) in set["categories"].as_array_mut().unwrap().iter_mut().enumerate() {
+            class["name"] = json!(format!("{long}{number}"));
+        }
+        dir.write(part, set.to_string());
+    }
+    dir.command(&["train", "-c", "tiny.toml", "--run", "run", "--device", "cpu"]).ok();
+    let forms = ["--formats", "images,json,yolo,csv,crops", "--conf", "0", "--device", "cpu"];
+    let image = "set/images/val/000001.jpg";
+    let predict = || {
+        dir.command(&[&["predict", image, "--weights", "run", "-o", "out"], &forms[..]].concat())
+    };
+    predict().ok();
+    let whole =
+        ["000001.jpg", "classes.txt", "detections.csv", "detections.json", "labels/000001.txt"];
+    let files = dir.files("out");
+    assert!(whole.iter().all(|file| files.iter().any(|other| other == file)), "{files:?}");
+    let crops = dir.files("out/crops");
+    let folders: Vec<&str> = crops.iter().map(|file| file.split('/').next().unwrap()).collect();
+    assert!(
+        folders.iter().all(|name| name.len() < 255 && name.starts_with("\u{e4}b")),
+        "{folders:?}"
+    );
+    for blocked in ["000001.jpg", "detections.csv", "classes.txt", "crops"] {
+        let place = dir.path("out").join(blocked);
+        match blocked {
+            "crops" => std::fs::remove_dir_all(&place).unwrap(),
+            _ => std::fs::remove_file(&place).unwrap(),
+        }
+        // A folder in the place of a file, and the other way round.
+        match blocked {
+            "crops" => drop(dir.write("out/crops", "")),
+            _ => drop(dir.write(&format!("out/{blocked}/x"), "")),
+        }
+        let others: Vec<&str> = whole.into_iter().filter(|file| *file != blocked).collect();
+        for file in &others {
+            std::fs::remove_file(dir.path("out").join(file)).unwrap();
+        }
+        predict().fails(1).stderr_has("not all results could be written: ").stderr_has(blocked);
+        assert!(others.iter().all(|file| dir.path("out").join(file).is_file()), "{blocked}");
+        match blocked {
+            "crops" => std::fs::remove_file(&place).unwrap(),
+            _ => std::fs::remove_dir_all(&place).unwrap(),
+        }
+        predict().ok();
+    }
 }

@@ -144,8 +144,36 @@ fn what_cannot_be_shown_is_said() {
     .fails(1)
     .stderr_has("pictures/a.png` is an image of the set and would be overwritten");
     assert!(dir.read("pictures/a.png") == before);
+    // Nor another image of the set, which is not drawn itself.
+    dir.write("mixed/a.webp", &before);
+    dir.write("mixed/a.jpg", &before);
+    let text = dir.text("set.json").replace("a.png", "a.webp").replace("b.png", "a.jpg");
+    dir.write("mixed.json", text);
+    let mixed = ["dataset", "show", "mixed.json", "mixed", "--images", "mixed", "--overwrite"];
+    dir.command(&[&mixed[..], &["--image", "a.webp"]].concat())
+        .fails(1)
+        .stderr_has("mixed/a.jpg` is an image of the set and would be overwritten");
     // One that cannot be read does not stop the others.
     dir.write("pictures/a.png", "no image");
     show(&[]).fails(1).stderr_has("skipped: ").stderr_has("1 of 2 images could not be read");
     assert_eq!(dir.files("out"), ["b.png"]);
+}
+
+/// Drawn images would be images without labels of a set whose images are those of a folder.
+#[test]
+fn nothing_is_drawn_where_all_images_are_the_sets() {
+    let dir = Dir::new();
+    write_set(&dir, &["a.png", "b.png"]);
+    for name in ["a.png", "b.png"] {
+        dir.write(&format!("yolo/images/train/{name}"), dir.read(&format!("pictures/{name}")));
+    }
+    dir.write("yolo/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n");
+    dir.write("yolo/data.yaml", "train: images/train\nnames: [cat]\n");
+    let show = |output: &str| dir.command(&["dataset", "show", "yolo", output]);
+    show("yolo/images/train/looks")
+        .fails(1)
+        .stderr_has("where all images are read")
+        .stderr_has("hint: choose a folder that is not in it");
+    assert!(!dir.exists("yolo/images/train/looks"));
+    show("yolo/looks").ok();
 }

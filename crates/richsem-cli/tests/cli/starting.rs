@@ -217,11 +217,26 @@ fn a_run_ends_early_and_stays_ended() {
     dir.command(&[&train[..], &still].concat())
         .ok()
         .stderr_has("train.patience: no better AP for 2 epochs")
+        .stderr_has("; ended by train.patience after epoch 3 of 9; best AP")
         .stdout_has("after epoch 3:");
     assert!(!dir.text("run/metrics.jsonl").contains("\"epoch\":4,\"metrics\""));
     let before = dir.text("run/metrics.jsonl");
-    dir.command(&["train", "--resume", "run", "--device", "cpu"]).ok().stderr_has("finished");
+    let note = "train.patience ended the run after epoch 3 of 9.";
+    let unfinished = "The run is not finished";
+    let is_told = || {
+        let page = dir.text("run/report.html");
+        page.contains(note) && !page.contains(unfinished)
+    };
+    assert!(is_told());
+    // It has nothing left to do.
+    let resumed = dir
+        .command(&["train", "--resume", "run", "--device", "cpu"])
+        .ok()
+        .stderr_has("; ended by train.patience after epoch 3 of 9; best AP");
+    assert!(!resumed.stderr.contains(unfinished), "{resumed:?}");
     assert_eq!(dir.text("run/metrics.jsonl"), before);
+    dir.command(&["report", "run", "--device", "cpu"]).ok().stderr_has(note);
+    assert!(is_told());
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(in crate::data) struct Records {
     pub(in crate::data) verified: AnnotationFormat,
     /// The folder or archive that the names of the images are in, where the format says.
     pub(in crate::data) images_at: Option<PathBuf>,
+    /// Folders in which every image is one of the set, at any depth.
+    pub(in crate::data) searched: Vec<PathBuf>,
     /// The COCO or LVIS file that all was read from.
     pub(in crate::data) json: Option<JsonFile>,
     /// The images' ids as they are written, where some are no numbers; by position. Their own are then their

@@ -58,7 +58,8 @@ pub fn run(run: &RunFolder, options: &RunOptions, device: Device) -> Result<Repo
     };
 
     let mut notes = options.notes.clone();
-    note_state(&config, &progress, !others.is_empty(), &mut notes);
+    let early = run.ended_early(&config)?;
+    note_state(&config, (&progress, early), !others.is_empty(), &mut notes);
     let drawn = draw(run, &config, summary.as_ref(), (options, device), &mut progress, &mut notes);
     Ok(ReportData {
         title,
@@ -175,10 +176,17 @@ fn load(run: &RunFolder, device: Device) -> Result<Option<Detector>> {
 }
 
 /// Adds notes of what a reader must know before the numbers.
-fn note_state(config: &Config, progress: &Progress<'_>, compared: bool, notes: &mut Vec<String>) {
+fn note_state(
+    config: &Config,
+    (progress, early): (&Progress<'_>, Option<u64>),
+    compared: bool,
+    notes: &mut Vec<String>,
+) {
     let epochs = config.train.epochs;
     let done = progress.position.as_ref().map_or(0, |position| position.epoch);
-    if done < epochs {
+    if let Some(epoch) = early {
+        notes.push(format!("train.patience ended the run after epoch {epoch} of {epochs}."));
+    } else if done < epochs {
         notes.push(format!("The run is not finished: {done} of {epochs} epochs are done."));
     }
     let (Some(best), Some(last)) = (progress.best, progress.last) else {

@@ -19,7 +19,7 @@ pub enum RunState {
     New,
     /// There are settings, and perhaps checkpoints: the run can be resumed.
     Unfinished,
-    /// All epochs are trained and evaluated. This is the last evaluation.
+    /// All epochs are trained and evaluated, or all before `train.patience` ended the run. This is the last evaluation.
     Finished(EvalRow),
 }
 
@@ -67,8 +67,9 @@ pub fn run_state(folder: &Path, wanted: &Config) -> Result<RunState> {
             Argument::Out
         )));
     }
-    let done = Position::of_run(&run)?
+    let whole = Position::of_run(&run)?
         .is_some_and(|position| position.epoch >= config.train.epochs && !position.pending_eval);
+    let done = whole || run.ended_early(&config)?.is_some();
     let rows = if done { run.metrics()? } else { Vec::new() };
     let last = rows.iter().rev().find_map(MetricsRow::eval);
     Ok(last.map_or(RunState::Unfinished, |row| RunState::Finished(row.clone())))

@@ -1,7 +1,28 @@
 //! Ending a run early: no better AP for some epochs.
 
-use super::rows::{EvalRow, MetricsRow};
-use crate::plural::counted;
+use super::{
+    checkpoint::Position,
+    rows::{EvalRow, MetricsRow},
+    run_folder::RunFolder,
+};
+use crate::{config::Config, error::Result, plural::counted};
+
+impl RunFolder {
+    /// The epoch after which `train.patience` ended the run, which is then finished; none where it goes on, or went
+    /// to its last epoch.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn ended_early(&self, config: &Config) -> Result<Option<u64>> {
+        let train = &config.train;
+        let Some(at) = Position::of_run(self)? else { return Ok(None) };
+        let between = at.batch == 0 && !at.pending_eval && at.epoch < train.epochs;
+        if train.patience == 0 || !between {
+            return Ok(None);
+        }
+        Ok(ended(&self.metrics()?, train.patience).map(|_| at.epoch))
+    }
+}
 
 /// Why a run ends, if its last evaluation came at least `patience` epochs after its best. Evaluations alone
 /// decide, so that a run that is resumed decides the same.

@@ -60,7 +60,7 @@ impl Worker {
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All epochs are done.
+    /// All epochs are done, or all before `train.patience` ended the run.
     Finished {
         /// The last evaluation. None without a validation set, and where the run had been finished before.
         summary: Option<Box<Summary>>,

@@ -66,9 +66,12 @@ pub(super) const SETTINGS: &str = "config.toml";
 const VOCABULARY: &str = "vocabulary.json";
 const DATA: &str = "data.json";
 const LABELS: &str = "labels.json";
+const METRICS: &str = "metrics.jsonl";
 /// What processes other than rank 0 leave: their logs.
 pub const RANKS: &str = "ranks";
 const FOLDERS: [&str; 2] = ["eval", "checkpoints"];
+/// The folder of event files.
+pub(super) const EVENTS: &str = "tensorboard";
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -299,6 +302,23 @@ impl RunFolder {
         self.path.join(name)
     }
 
+    /// Whether a path is that of a file, or in a folder, in which training keeps the run. A report, or what else was
+    /// put beside, is none.
+    #[must_use]
+    pub fn keeps(&self, path: &Path) -> bool {
+        let kept = [SETTINGS, VOCABULARY, DATA, LABELS, METRICS, RANKS, EVENTS, LOCK];
+        let is_kept = |name: &str| kept.contains(&name) || FOLDERS.contains(&name);
+        // The file need not be there, nor its folder be named in the same way.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let entry = folder.unwrap_or(Path::new(".")).canonicalize().ok();
+        let entry = entry.and_then(|folder| Some(folder.join(path.file_name()?)));
+        let Ok(run) = self.path.canonicalize() else { return false };
+        [entry, path.canonicalize().ok()].into_iter().flatten().any(|place| {
+            let below = place.strip_prefix(&run).ok().and_then(|below| below.components().next());
+            below.is_some_and(|first| is_kept(&first.as_os_str().to_string_lossy()))
+        })
+    }
+
     /// Adds a line to `metrics.jsonl`.
     ///
     /// # Errors
@@ -307,10 +327,8 @@ impl RunFolder {
         let mut line =
             serde_json::to_string(row).map_err(|e| Error::other(format!("metrics.jsonl: {e}")))?;
         line.push('\n');
-        let mut file = fs_err::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.file("metrics.jsonl"))?;
+        let mut file =
+            fs_err::OpenOptions::new().create(true).append(true).open(self.file(METRICS))?;
         Ok(file.write_all(line.as_bytes())?)
     }
 
@@ -319,7 +337,7 @@ impl RunFolder {
     /// # Errors
     /// A line that is not a row, except a last one cut off by a kill.
     pub fn metrics(&self) -> Result<Vec<MetricsRow>> {
-        let path = self.file("metrics.jsonl");
+        let path = self.file(METRICS);
         if !path.exists() {
             return Ok(Vec::new());
         }
@@ -354,7 +372,7 @@ impl RunFolder {
     }
 
     fn write_metrics(&self, rows: &[MetricsRow]) -> Result<()> {
-        write_atomically(&self.file("metrics.jsonl"), |file| {
+        write_atomically(&self.file(METRICS), |file| {
             for row in rows {
                 serde_json::to_writer(&mut *file, row).map_err(std::io::Error::from)?;
                 file.write_all(b"\n")?;

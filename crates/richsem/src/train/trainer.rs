@@ -16,7 +16,7 @@ use super::{
     patience,
     rows::{MetricsRow, TrainRow},
     run::{Outcome, Start, Worker},
-    run_folder::{Labels, RunFolder},
+    run_folder::{EVENTS, Labels, RunFolder},
     schedule::{lr_factor, row_due},
     setup::{self, Place},
     slowest::{Lap, Slowest},
@@ -138,7 +138,7 @@ pub fn train_with_teacher(
         config.model.padding(),
         run.path().display()
     ));
-    let events = run.file("tensorboard");
+    let events = run.file(EVENTS);
     let tensorboard = match (collective.leads(), position.updates) {
         (false, _) => None,
         (true, 0) => Some(EventWriter::create(&events, wall_time())?),

@@ -206,30 +206,32 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     }
     let weights = args.weights.as_ref().map(|path| args::weights_file(path, "--weights"));
     let weights = weights.transpose()?;
-    let mut inputs: Vec<(&Path, &str)> = vec![(&args.data, "the set")];
-    for (path, flag) in [
-        (&args.val, "--val"),
-        (&args.extra, "--extra"),
-        (&args.images, "--images"),
-        (&args.val_images, "--val-images"),
-        (&args.config, "--config"),
-        (&args.detections, "--detections"),
-        (&weights, "--weights"),
-    ] {
-        inputs.extend(path.as_ref().map(|path| (path.as_path(), flag)));
-    }
-    let results = [(&args.html, "--html"), (&args.json, "--json"), (&args.scheme, "--scheme")];
+    let inputs = output::given([
+        (Some(&args.data), "the set"),
+        (args.val.as_ref(), "--val"),
+        (args.extra.as_ref(), "--extra"),
+        (args.config.as_ref(), "--config"),
+        (args.detections.as_ref(), "--detections"),
+        (args.set.vocabulary(), "--vocabulary"),
+        // The run, and its file.
+        (args.weights.as_ref(), "--weights"),
+        (weights.as_ref(), "--weights"),
+    ]);
+    let results: Vec<(&Path, &str)> = results(args).collect();
     for (at, (file, flag)) in results.iter().enumerate() {
-        let Some(file) = file else { continue };
         output::check_file(file, flag)?;
         output::check_apart(file, flag, &inputs)?;
-        if let Some((_, other)) =
-            results[..at].iter().find(|(other, _)| other.as_ref() == Some(file))
-        {
+        if let Some((_, other)) = results[..at].iter().find(|(other, _)| other == file) {
             return Err(anyhow!("{flag}: this is the file of {other}\n  hint: give another name"));
         }
     }
     Ok(weights)
+}
+
+/// The files that are written, with their flags.
+fn results(args: &Args) -> impl Iterator<Item = (&Path, &'static str)> {
+    let all = [(&args.html, "--html"), (&args.json, "--json"), (&args.scheme, "--scheme")];
+    all.into_iter().filter_map(|(file, flag)| Some((file.as_deref()?, flag)))
 }
 
 /// Opens a set, or the named part of it.
@@ -253,6 +255,11 @@ fn open(
     };
     let dataset = open_set(path, &opening)?;
     let place = dataset.images_in(images).filter(|_| !args.no_images);
+    for (file, flag) in results(args) {
+        if let Some(place) = place {
+            output::check_no_images(file, flag, &[(place, "the images")])?;
+        }
+    }
     let store = place.map(|place| open_images(place, args.orientation.get())).transpose()?;
     let names = || dataset.images().iter().map(|image| image.file_name.as_str());
     if let Some(problem) = store.as_ref().and_then(|store| store.holds_none_of(names())) {

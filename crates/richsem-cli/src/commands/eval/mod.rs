@@ -189,6 +189,9 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
                      folder or archive that the file names in the annotations are in"
                 )
             })?;
+            for (file, flag) in results(args) {
+                output::check_no_images(file, flag, &[(images, "the images")])?;
+            }
             match detect_in(args, &dataset, evaluator, (&detector, &worker, &ids), images)? {
                 Some(found) => found,
                 // Rank 0 goes on with what all have found.
@@ -251,16 +254,8 @@ fn tell_twins(detections: &[Detection], boxes: usize) {
 /// Refuses inputs that are not there, and results that could not be written or would take the place
 /// of an input. Gives the file of the weights, if there are any.
 fn check_files(args: &Args) -> Result<Option<PathBuf>> {
-    let results = [
-        (&args.save_json, "--save-json"),
-        (&args.json, "--json"),
-        (&args.save_thresholds, "--save-thresholds"),
-        (&args.report, "--report"),
-    ];
-    for (file, flag) in results {
-        if let Some(file) = file {
-            output::check_file(file, flag)?;
-        }
+    for (file, flag) in results(args) {
+        output::check_file(file, flag)?;
     }
     output::check_input(&args.annotations, "--annotations", "file or folder")?;
     for (path, flag, what) in [
@@ -276,21 +271,30 @@ fn check_files(args: &Args) -> Result<Option<PathBuf>> {
     }
     let weights = args.weights.as_ref().map(|path| args::weights_file(path, "--weights"));
     let weights = weights.transpose()?;
-    let inputs: Vec<(&Path, &str)> = [
+    let inputs = output::given([
         (Some(&args.annotations), "--annotations"),
         (args.detections.as_ref(), "--detections"),
         (args.compare.as_ref(), "--compare"),
+        (args.set.vocabulary(), "--vocabulary"),
+        // The run, and its file.
+        (args.weights.as_ref(), "--weights"),
         (weights.as_ref(), "--weights"),
-    ]
-    .into_iter()
-    .filter_map(|(path, flag)| Some((path?.as_path(), flag)))
-    .collect();
-    for (file, flag) in results {
-        if let Some(file) = file {
-            output::check_apart(file, flag, &inputs)?;
-        }
+    ]);
+    for (file, flag) in results(args) {
+        output::check_apart(file, flag, &inputs)?;
     }
     Ok(weights)
+}
+
+/// The files that are written, with their flags.
+fn results(args: &Args) -> impl Iterator<Item = (&Path, &'static str)> {
+    let all = [
+        (&args.save_json, "--save-json"),
+        (&args.json, "--json"),
+        (&args.save_thresholds, "--save-thresholds"),
+        (&args.report, "--report"),
+    ];
+    all.into_iter().filter_map(|(file, flag)| Some((file.as_deref()?, flag)))
 }
 
 /// The annotations, and what evaluates by them.

@@ -263,6 +263,13 @@ fn check(args: &Args, file: &Path) -> Result<()> {
         }
     }
     output::check_file(file, "--output")?;
+    let inputs = output::given([
+        (Some(&args.data), "DATA"),
+        (args.val.as_ref(), "--val"),
+        (args.extra.as_ref(), "--extra"),
+        (args.weights.as_ref(), "--weights"),
+    ]);
+    output::check_apart(file, "--output", &inputs)?;
     if file.exists() && !args.overwrite {
         return Err(anyhow!(
             "--output: `{}` exists\n  hint: give another name, or pass --overwrite to replace it",

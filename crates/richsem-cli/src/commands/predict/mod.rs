@@ -1,6 +1,7 @@
 //! `richsem predict`.
 
 mod inputs;
+mod place;
 mod written;
 
 use std::{
@@ -58,7 +59,8 @@ The output folder gets what --formats names:
   csv      detections.csv: file, class, score, x, y, width, height
   crops    crops/CLASS/NAME-N.jpg: each box cut out
 NAME is that of the image. If several images have one name, it is their path below the folder that holds all
-of them.
+of them. What an earlier predict wrote into the folder (its list is .predicted) is replaced where it has the same
+name; any other file that would be is refused before detection begins.
 
 --tiles detects in the whole image and in tiles of it, for objects that are small in it. What several of them
 see of one object is joined. --iou leaves out boxes that overlap a better one of their class: a DETR learns
@@ -68,7 +70,7 @@ both, too. Boxes are cut off at the image; those of `eval` are not, as in COCO's
 In detections.json image_id is the number of the image, from 1,
 in the order read; with --annotations it is the id there, and so is category_id, where its classes have the
 detector's names. `eval --detections` finds images by
-file_name. Files of the same names are replaced. An image that cannot be read, or whose name is not
+file_name. An image that cannot be read, or whose name is not
 UTF-8, is named and skipped; the exit code is then 1.
 
 --raw has all queries, whatever their score. Boxes are centre and size, relative to the image. For
@@ -200,16 +202,21 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
     inputs.find_classes(&detector)?;
     let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
+    inputs.place.list()?;
     let started = Instant::now();
     let others = worker.collective.as_ref();
     let results = detect(args, &inputs, (&detector, &least), others)?;
-    let Some(Results { images, raw, failed, highest, .. }) = results else { return Ok(exit::OK) };
+    let Some(Results { images, raw, failed, highest, mut unwritten, .. }) = results else {
+        return Ok(exit::OK);
+    };
     let seconds = started.elapsed().as_secs_f64();
 
-    written::all(args, &images, &inputs, &detector)?;
+    unwritten.extend(written::all(args, &images, &inputs, &detector));
     if let Some(path) = args.raw.as_ref().filter(|_| !raw.is_empty()) {
-        safetensors::write(path, &raw, &safetensors::Metadata::new())?;
+        let written = safetensors::write(path, &raw, &safetensors::Metadata::new());
+        unwritten.extend(written.err().map(|error| error.to_string()));
     }
+    inputs.place.tell_left(args, &images, &inputs, &detector);
     show(args, &images, &detector)?;
     let objects: usize = images.iter().map(|result| result.boxes.len()).sum();
     let best = match highest.filter(|_| objects == 0) {
@@ -224,11 +231,19 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         1e3 * seconds / images.len().max(1) as f64,
         args.output.display()
     ));
-    if failed > 0 {
+    let unread = (failed > 0).then(|| {
         let of = counted(inputs.images.len(), "image");
-        return Err(anyhow!("{failed} of {of} could not be read (named above)"));
+        format!("{failed} of {of} could not be read (named above)")
+    });
+    if let Some(first) = unwritten.first() {
+        unread.into_iter().for_each(output::warn);
+        let more = match unwritten.len() - 1 {
+            0 => String::new(),
+            n => format!("\n  and {}", counted(n, "other such problem")),
+        };
+        return Err(anyhow!("not all results could be written: {first}{more}"));
     }
-    Ok(exit::OK)
+    unread.map_or(Ok(exit::OK), |unread| Err(anyhow!(unread)))
 }
 
 /// What was found in one image.
@@ -255,6 +270,8 @@ struct Results {
     problems: Vec<String>,
     /// The highest score of all, whatever is kept; none where nothing was detected.
     highest: Option<f32>,
+    /// Why files of images could not be written. The other results are whole.
+    unwritten: Vec<String>,
 }
 
 impl Results {
@@ -282,7 +299,9 @@ impl Results {
                 found.bbox = found.bbox.clipped(width, height);
             }
             if let Some(original) = original {
-                written::images(args, original, &inputs.result_names[number], &boxes, detector)?;
+                let name = &inputs.result_names[number];
+                let problems = written::images(args, original, name, &boxes, detector);
+                self.unwritten.extend(problems);
             }
             if let (Some(output), true) = (&output, args.raw.is_some()) {
                 let alone = inputs.images.len() == 1;
@@ -303,11 +322,14 @@ impl Results {
     /// What all processes found, for rank 0.
     fn gather(mut self, inputs: &Inputs, collective: &dyn Collective) -> Result<Option<Self>> {
         let images = self.images.into_iter().map(|image| (image.number, image.size, image.boxes));
-        let own: Shared = (images.collect(), std::mem::take(&mut self.problems), self.highest);
+        let (problems, unwritten) =
+            (std::mem::take(&mut self.problems), std::mem::take(&mut self.unwritten));
+        let own: Shared = (images.collect(), problems, unwritten, self.highest);
         let Some(all) = collective.gather(serde_json::to_vec(&own)?)? else { return Ok(None) };
         let mut images = Vec::new();
         for (rank, text) in all.iter().enumerate() {
-            let (found, problems, highest): Shared = serde_json::from_slice(text)?;
+            let (found, problems, unwritten, highest): Shared = serde_json::from_slice(text)?;
+            self.unwritten.extend(unwritten);
             // None is below every score.
             self.highest = self.highest.into_iter().chain(highest).reduce(f32::max);
             if rank > 0 {
@@ -326,9 +348,9 @@ impl Results {
     }
 }
 
-/// What a process tells of its images: their numbers and sizes and what was found in each, what could not be read, and
-/// the highest score.
-type Shared = (Vec<(usize, [u32; 2], Vec<ScoredBox>)>, Vec<String>, Option<f32>);
+/// What a process tells of its images: their numbers and sizes and what was found in each, what could not be read and
+/// what could not be written, and the highest score.
+type Shared = (Vec<(usize, [u32; 2], Vec<ScoredBox>)>, Vec<String>, Vec<String>, Option<f32>);
 
 /// Detects in every image, the processes in turn; for rank 0. An image that cannot be read is named on stderr and
 /// counted.
@@ -401,7 +423,8 @@ fn run_tensor(args: &Args, tensor: &Path, raw: &Path) -> Result<u8> {
     output::check_input_file(tensor, "--tensor")?;
     output::check_input(&args.weights, "--weights", "file or folder")?;
     let weights = args::weights_file(&args.weights, "--weights")?;
-    output::check_apart(raw, "--raw", &[(tensor, "--tensor"), (&weights, "--weights")])?;
+    let inputs = [(tensor, "--tensor"), (&*weights, "--weights"), (&*args.weights, "--weights")];
+    output::check_apart(raw, "--raw", &inputs)?;
     let batch = StoredBatch::read(tensor)?;
     let detector = args::load_detector(&args.weights, &args.inference)?;
     let NetworkOutput { named } = detector.infer_stored(&batch)?;
@@ -443,7 +466,7 @@ fn show(args: &Args, found: &[ImageResult], detector: &Detector) -> Result<()> {
         output::print(table::table(&columns, rows))?;
     }
     if total > MOST_ROWS {
-        let files = [(Written::Json, "detections.json"), (Written::Csv, "detections.csv")];
+        let files = [(Written::Json, written::JSON), (Written::Csv, written::CSV)];
         let all = match files.into_iter().find(|(form, _)| args.writes(*form)) {
             Some((_, file)) => args.output.join(file).display().to_string(),
             None => "--formats json or csv".to_owned(),

@@ -16,63 +16,95 @@ use richsem::{
     models::scored_box::ScoredBox,
     plural::counted,
     predict::to_detections,
+    vocabulary::ClassIndex,
 };
 
 use super::{Args, ImageResult, Written, inputs::Inputs};
-use crate::{names::Name, output};
+use crate::{
+    names::{Name, shortened},
+    output,
+};
 
-/// Writes what is written of all images together.
+/// Files of all images together.
+pub(super) const JSON: &str = "detections.json";
+pub(super) const CSV: &str = "detections.csv";
+pub(super) const CLASSES: &str = "classes.txt";
+
+/// Writes what is written of all images together. Gives what could not be: one form that fails takes no other along.
 pub(super) fn all(
     args: &Args,
     found: &[ImageResult],
     inputs: &Inputs,
     detector: &Detector,
-) -> Result<()> {
+) -> Vec<String> {
+    let mut written = Vec::new();
     if args.writes(Written::Json) {
-        write_json(&args.output.join("detections.json"), found, inputs, detector)?;
+        written.push(write_json(&args.output.join(JSON), found, inputs, detector));
     }
     if args.writes(Written::Csv) {
-        write_csv(&args.output.join("detections.csv"), found, detector)?;
+        written.push(write_csv(&args.output.join(CSV), found, detector));
     }
     if args.writes(Written::Yolo) {
-        write_yolo(&args.output, found, inputs, detector)?;
+        written.push(write_yolo(&args.output, found, inputs, detector));
     }
-    Ok(())
+    written.into_iter().filter_map(|written| written.err().map(|e| format!("{e:#}"))).collect()
 }
 
-/// Writes what is written of an image: with boxes drawn, and each box cut out.
+/// Writes what is written of an image: with boxes drawn, and each box cut out. Gives what could not be.
 pub(super) fn images(
     args: &Args,
     image: RgbImage,
     name: &Name,
     boxes: &[ScoredBox],
     detector: &Detector,
-) -> richsem::Result<()> {
+) -> Vec<String> {
+    let mut written = Vec::new();
     if args.writes(Written::Crops) {
-        crops(&args.output, &image, &name.stem, boxes, detector)?;
+        written.push(crops(&args.output, &image, &name.stem, boxes, detector));
     }
     if args.writes(Written::Images) {
-        draw_boxes(image, &args.output.join(&name.drawn), boxes, detector)?;
+        written.push(draw_boxes(image, &args.output.join(&name.drawn), boxes, detector));
     }
-    Ok(())
+    written.into_iter().filter_map(|written| written.err().map(|e| e.to_string())).collect()
 }
 
-/// A name for a folder: letters, digits and a few signs are kept.
-fn folder_name(name: &str) -> String {
+/// A name for the folder of a class: letters, digits and a few signs are kept.
+fn folder_name(name: &str, class: ClassIndex) -> String {
     let plain = |c: char| c.is_alphanumeric() || [' ', '-', '_', '.'].contains(&c);
     let name: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-    let name = name.trim_matches(['.', ' ']).to_owned();
-    if name.is_empty() { "_".to_owned() } else { name }
+    let name = name.trim_matches(['.', ' ']);
+    if name.is_empty() { "_".to_owned() } else { shortened(name, class.0 as usize + 1) }
 }
 
-/// The path with an end, its folder made.
-fn with_end(path: &Path, end: &str) -> richsem::Result<PathBuf> {
-    if let Some(folder) = path.parent() {
+/// The file of a crop, below the output folder; `number` is that of its box in the image.
+fn crop(stem: &Path, number: usize, found: &ScoredBox, detector: &Detector) -> PathBuf {
+    let class = &detector.vocabulary().category(found.class).name;
+    let folder = Path::new("crops").join(folder_name(class, found.class));
+    let mut file = folder.join(stem).into_os_string();
+    file.push(format!("-{}.jpg", number + 1));
+    file.into()
+}
+
+/// The files of all crops of an image, below the output folder.
+pub(super) fn crops_of(image: &ImageResult, inputs: &Inputs, detector: &Detector) -> Vec<PathBuf> {
+    let stem = &inputs.result_names[image.number].stem;
+    let boxes = image.boxes.iter().enumerate();
+    boxes.map(|(number, found)| crop(stem, number, found, detector)).collect()
+}
+
+/// The file of an image's labels, below the output folder.
+pub(super) fn label(name: &Name) -> PathBuf {
+    let mut file = Path::new("labels").join(&name.stem).into_os_string();
+    file.push(".txt");
+    file.into()
+}
+
+/// Makes the folder of a file.
+fn make_parent(file: &Path) -> richsem::Result<()> {
+    if let Some(folder) = file.parent() {
         fs_err::create_dir_all(folder)?;
     }
-    let mut file = path.as_os_str().to_owned();
-    file.push(end);
-    Ok(file.into())
+    Ok(())
 }
 
 fn crops(
@@ -90,9 +122,8 @@ fn crops(
         if width == 0 || height == 0 {
             continue;
         }
-        let class = &detector.vocabulary().category(found.class).name;
-        let of_class = output.join("crops").join(folder_name(class)).join(stem);
-        let file = with_end(&of_class, &format!("-{}.jpg", number + 1))?;
+        let file = output.join(crop(stem, number, found, detector));
+        make_parent(&file)?;
         let cut = imageops::crop_imm(image, left, top, width, height).to_image();
         draw::save(&cut, &file)?;
     }
@@ -106,9 +137,9 @@ fn write_yolo(
     inputs: &Inputs,
     detector: &Detector,
 ) -> Result<()> {
-    let folder = output.join("labels");
     for ImageResult { number, size: [width, height], boxes, .. } in found {
-        let file = with_end(&folder.join(&inputs.result_names[*number].stem), ".txt")?;
+        let file = output.join(label(&inputs.result_names[*number]));
+        make_parent(&file)?;
         let mut text = String::new();
         for found in boxes {
             let Cxcywh([x, y, w, h]) = found.bbox.to_cxcywh(*width, *height);
@@ -119,9 +150,7 @@ fn write_yolo(
     }
     let names: Vec<&str> =
         detector.vocabulary().categories().iter().map(|class| &*class.name).collect();
-    write_atomically(&output.join("classes.txt"), |out| {
-        Ok(writeln!(out, "{}", names.join("\n"))?)
-    })?;
+    write_atomically(&output.join(CLASSES), |out| Ok(writeln!(out, "{}", names.join("\n"))?))?;
     Ok(())
 }
 
@@ -165,7 +194,8 @@ fn draw_boxes(
         }
     };
     draw::draw(&mut image, &boxes.iter().map(label).collect::<Vec<_>>());
-    draw::save(&image, &with_end(drawn, "")?)
+    make_parent(drawn)?;
+    draw::save(&image, drawn)
 }
 
 /// Writes COCO's results format, with names of files and classes added.

@@ -143,6 +143,11 @@ impl Placing {
         Ok(all)
     }
 
+    /// Whether any images are put beside.
+    pub(super) fn puts_any(&self) -> bool {
+        self.parts.iter().any(|part| part.put != PutImages::Keep)
+    }
+
     /// Puts the images of each part below `folder`. Those that are not there are counted.
     pub(super) fn put(
         &self,

@@ -7,6 +7,7 @@
 mod classes;
 mod frames;
 mod images;
+mod inputs;
 mod json;
 mod not_carried;
 mod report;
@@ -83,7 +84,8 @@ impl Conversion {
 /// memory at once. `progress` is as in [`Dataset::open_with`].
 ///
 /// # Errors
-/// [`Error::Stopped`] once `stop` is set; an `output` that is not empty, unless `overwrite` is set; what
+/// [`Error::Stopped`] once `stop` is set; an `output` that is not empty, unless `overwrite` is set, in which a file that
+/// is read would be replaced, or that is in a folder which is searched for the images; what
 /// [`Dataset::open_as`] says; images that should be put beside and are not known; parts that cannot have
 /// the same classes; if writing fails.
 pub fn convert(
@@ -116,6 +118,7 @@ pub(in crate::data) fn write_parts(
         yolo::name_parts(input, &mut sets, &mut report)?;
     }
     let placing = Placing::choose(&sets, how)?;
+    inputs::refuse_searched(&sets, &placing, output, how)?;
     report.notes.extend(placing.notes());
     let Completed { unknown, guessed } =
         sizes::complete(&mut sets, &placing, how, &mut report, stop)?;
@@ -142,6 +145,7 @@ pub(in crate::data) fn write_parts(
     };
     rests.tell(&sets, how.target, &mut report.not_carried);
     placing.put(&images, staging.path(), &mut report, stop)?;
+    inputs::refuse_read(input, &sets, (&placing, &images), (staging.path(), output))?;
     report.tell(&sets, &placing, how.target, output);
     unless_stopped(stop)?;
     move_into(staging.path(), output)?;

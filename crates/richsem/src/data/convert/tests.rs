@@ -4,6 +4,7 @@
 mod classes;
 mod frames;
 mod images;
+mod inputs;
 mod rests;
 mod verified;
 

@@ -62,6 +62,8 @@ pub struct Dataset {
     /// Whether the boxes were shares before they became pixels.
     from_shares: bool,
     images_at: Option<PathBuf>,
+    /// Folders in which every image is one of the set.
+    searched: Vec<PathBuf>,
     /// The COCO or LVIS file that it was read from.
     json: Option<JsonFile>,
     relations: Option<Relations>,
@@ -173,6 +175,7 @@ impl Dataset {
             unit: records.unit,
             from_shares: records.from_shares,
             images_at: records.images_at,
+            searched: records.searched,
             json: records.json,
             relations: records.relations,
             images: records.images,
@@ -239,6 +242,17 @@ impl Dataset {
     #[must_use]
     pub fn is_numbered(&self) -> bool {
         self.numbered
+    }
+
+    /// The folder that a path lies in, and in which every image, at any depth, is one of the set: whatever is put at
+    /// the path would be, too. The path need not be there.
+    #[must_use]
+    pub fn searched_folder_of(&self, path: &Path) -> Option<&Path> {
+        let path = std::path::absolute(path).ok()?;
+        let there = path.ancestors().find(|folder| folder.exists())?;
+        let place = there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?);
+        let holds = |folder: &&PathBuf| folder.canonicalize().is_ok_and(|f| place.starts_with(f));
+        self.searched.iter().find(holds).map(PathBuf::as_path)
     }
 
     /// Whether it is this part of the set in this very file or folder.

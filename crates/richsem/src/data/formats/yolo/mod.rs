@@ -215,6 +215,12 @@ fn read(request: &Request<'_>) -> Result<Records> {
     let mut records = labels.read(images, request.watch)?;
     records.notes.splice(0..0, notes);
     records.warnings.splice(0..0, warnings);
+    // With images elsewhere, it is labels that are searched for.
+    let folders = parts.into_iter().filter(|part| !files.is_file(part));
+    records.searched = match request.images {
+        Some(_) => folders.map(|part| rule.folder(&part, &files)).collect(),
+        None => folders.collect(),
+    };
     Ok(records)
 }
 
