@@ -195,6 +195,20 @@ fn a_preset_needs_no_file_and_flags_change_what_depends_on_them() {
     for part in ["epochs = 1\n", "batch_size = 6\n", "lr_backbone = 0.001\n", "max_size = 64\n"] {
         assert!(config.contains(part), "{part}: {config}");
     }
+    // A set in pieces: each has a flag, and what lacks one names it.
+    for part in ["train.json", "val.json"] {
+        dir.write(part, dir.text(&format!("set/{part}")));
+    }
+    let pieces = ["--data", "train.json", "--val", "val.json", "--device", "cpu"];
+    dir.command(&[&["train", "--preset", "tiny"], &pieces[..]].concat())
+        .fails(1)
+        .stderr_has("--set data.train.images=FOLDER, or for both sets --images FOLDER");
+    let pieces = [&pieces[..], &["--images", "set/images"]].concat();
+    dir.command(&[&["train"], &pieces[..]].concat()).fails(2).stderr_has(
+        "richsem train --preset tiny --data train.json --val val.json --images set/images",
+    );
+    let short = ["--epochs", "1", "--imgsz", "64", "--batch", "6"];
+    dir.command(&[&["train", "--preset", "tiny"], &pieces[..], &short].concat()).ok();
     dir.command(&["train", "--preset", "tinny", "--data", "set"])
         .fails(1)
         .stderr_has("there is no preset `tinny`")
