@@ -101,6 +101,48 @@ fn printed_commands_are_quoted() {
         .stderr_has("`richsem init \"it's my set\"` writes settings");
 }
 
+/// Whatever the parts are called, what is printed to be typed next works.
+#[test]
+fn what_is_printed_to_be_typed_next_works() {
+    let dir = drawn();
+    let typed = |line: &str, from: &str| -> Vec<String> {
+        let at = line.find(from).unwrap_or_else(|| panic!("no `{from}` in {line}"));
+        let command = line[at..].lines().next().unwrap();
+        command.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    for (out, parts, next) in [
+        ("usual", "train=0.7,valid=0.2,test=0.1", "usual"),
+        ("other", "a=0.5,b=0.5", "other --split a --val other/b.json"),
+        ("folds", "fold0=1,fold1=1,fold2=1", "folds --split fold0 --val folds/fold1.json"),
+        ("half", "train=0.5,rest=0.5", "half --val half/rest.json"),
+        ("second", "first=0.5,val=0.5", "second --split first"),
+        ("many", "train1=0.4,train2=0.4,val=0.2", "many --split train1"),
+    ] {
+        let split = ["dataset", "split", "set/train.json", out, "--images", "set/images"];
+        let ran = dir.command(&[&split[..], &["--parts", parts]].concat()).ok();
+        let init = typed(&ran.stdout, "richsem init");
+        assert_eq!(init[1..].join(" "), next, "{parts}");
+        if !["other", "second"].contains(&out) {
+            continue;
+        }
+        let mut init: Vec<&str> = init.iter().map(String::as_str).collect();
+        init.extend(["--device", "cpu", "--minutes", "0.1"]);
+        let ran = dir.command(&init).ok();
+        assert!(!ran.stderr.contains("no validation set"), "{ran:?}");
+        let doctor = typed(&ran.stderr, "richsem doctor");
+        let doctor: Vec<&str> = doctor.iter().map(String::as_str).collect();
+        let ran = dir.raw_command(&doctor).output().unwrap();
+        let told = String::from_utf8_lossy(&ran.stderr);
+        assert!(!told.contains("error"), "{parts}: {told}");
+    }
+    // What was said of a set is said again.
+    let init = ["init", "other", "--split", "b", "--format", "coco", "-o", "b.toml"];
+    dir.command(&[&init[..], &["--device", "cpu", "--minutes", "0.1"]].concat())
+        .ok()
+        .stderr_has("richsem dataset split other --split b --format coco OUT")
+        .stderr_has("richsem doctor other --split b --format coco");
+}
+
 /// The kind and the sizes are read from the file's tensors.
 #[test]
 fn init_writes_the_backbone_of_the_weights_whatever_its_kind() {

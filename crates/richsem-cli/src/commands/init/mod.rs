@@ -120,8 +120,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     if val.is_none() {
         output::warn(format!(
-            "no validation set: nothing will be evaluated. `richsem dataset split {} OUT` divides the set",
-            quoted(&args.data)
+            "no validation set: nothing will be evaluated. Another set is --val DATA, and `richsem dataset split {}{} \
+             OUT` divides this one",
+            quoted(&args.data),
+            args.set.typed()
         ));
     }
     let (beginning, notes) = beginning(args, file.parent())?;
@@ -257,7 +259,11 @@ fn text(path: &Path, folder: Option<&Path>) -> Result<String> {
 }
 
 fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) -> Result<Opened> {
-    let set = if usual == "train" { args.set.opening() } else { Opening::default() };
+    // What is said of DATA need not hold for another set; the part is said for training alone.
+    let mut set = if path == args.data { args.set.opening() } else { Opening::default() };
+    if usual != "train" {
+        set.split = None;
+    }
     let orientation = args.orientation.get();
     let opening = Opening {
         images: args.images.clone(),
@@ -296,6 +302,12 @@ fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) ->
     }
     if let Some(images) = &args.images {
         settings.push(("images".to_owned(), text(images, folder)?.into()));
+    }
+    if let Some(vocabulary) = &set.vocabulary {
+        settings.push(("vocabulary".to_owned(), text(vocabulary, folder)?.into()));
+    }
+    if let Some(boxes) = set.boxes {
+        settings.push(("boxes".to_owned(), boxes.name().to_owned().into()));
     }
     if orientation == Orientation::Stored {
         settings.push(("orientation".to_owned(), "stored".into()));
@@ -458,8 +470,12 @@ fn tell(
         None => (String::new(), String::new()),
         Some(val) => {
             let on = quoted(val.dataset.path());
+            let how = match &args.val {
+                Some(_) => String::new(),
+                None => args.set.typed_of_any_part(),
+            };
             let eval = format!(
-                "\n  richsem eval --weights {run} --annotations {on}{images}{orientation} --per-class"
+                "\n  richsem eval --weights {run} --annotations {on}{how}{images}{orientation} --per-class"
             );
             let also = args.val.as_ref().map(|val| format!(" --val {}", quoted(val)));
             (eval, also.unwrap_or_default())
@@ -471,8 +487,9 @@ fn tell(
         quoted(file),
     ))?;
     output::note(format!(
-        "Faults in the set: richsem doctor {}{also}{images}{orientation}",
-        quoted(&args.data)
+        "Faults in the set: richsem doctor {}{}{also}{images}{orientation}",
+        quoted(&args.data),
+        args.set.typed()
     ));
     Ok(())
 }
