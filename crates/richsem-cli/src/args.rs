@@ -14,6 +14,7 @@ use richsem::{
     merge::{Merging, Tiling},
     plural::counted,
     precision::Precision,
+    shell::quoted,
 };
 use tch::Device;
 use torch_ext::{DeviceChoice, device_name};
@@ -175,6 +176,28 @@ impl SetArgs {
             boxes: self.boxes,
             ..Opening::default()
         }
+    }
+
+    /// These flags as they are typed, each after a space, but for the part.
+    pub(crate) fn typed_of_any_part(&self) -> String {
+        let Self { format, split: _, vocabulary, boxes } = self;
+        let mut text = String::new();
+        if let Some(format) = format {
+            text += &format!(" --format {}", quoted(format));
+        }
+        if let Some(file) = vocabulary {
+            text += &format!(" --vocabulary {}", quoted(file));
+        }
+        if let Some(boxes) = boxes {
+            text += &format!(" --boxes {}", boxes.name());
+        }
+        text
+    }
+
+    /// These flags as they are typed, each after a space.
+    pub(crate) fn typed(&self) -> String {
+        let split = self.split.as_ref().map(|split| format!(" --split {}", quoted(split)));
+        format!("{}{}", split.unwrap_or_default(), self.typed_of_any_part())
     }
 }
 

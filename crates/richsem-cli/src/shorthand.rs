@@ -7,9 +7,10 @@ use richsem::{
     config::Config,
     data::{
         dataset::Dataset,
-        formats::Opening,
+        formats::{Opening, same_split},
         transforms::{CropConfig, TransformConfig},
     },
+    shell::quoted,
 };
 
 /// Steps between image sizes, in pixels.
@@ -22,6 +23,13 @@ pub(crate) struct Shorthands {
     /// format (sets data.train and data.val)
     #[arg(long, value_name = "DATA")]
     data: Option<PathBuf>,
+    /// Set to evaluate on. Default: the validation part of --data, if it has one (sets data.val)
+    #[arg(long, value_name = "DATA")]
+    val: Option<PathBuf>,
+    /// Images of both sets: a folder or archive. Default: where the annotations have them (sets
+    /// data.train.images and data.val.images)
+    #[arg(long, value_name = "PATH")]
+    images: Option<PathBuf>,
     /// Passes over the training set (sets train.epochs, and moves train.lr_drop in proportion)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     epochs: Option<u32>,
@@ -50,18 +58,28 @@ struct Set {
 impl Shorthands {
     /// Whether none is given.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { data, epochs, batch, imgsz, lr } = self;
-        data.is_none() && epochs.is_none() && batch.is_none() && imgsz.is_none() && lr.is_none()
+        let Self { data, val, images, epochs, batch, imgsz, lr } = self;
+        let sets = [data, val, images].iter().any(|path| path.is_some());
+        !(sets || epochs.is_some() || batch.is_some() || imgsz.is_some() || lr.is_some())
     }
 
-    /// The set to train on.
-    pub(crate) fn data(&self) -> Option<&Path> {
-        self.data.as_deref()
+    /// The sets, as they are typed for a verb: `init` has the set to train on without a flag.
+    pub(crate) fn typed(&self, data: &str) -> String {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(quoted);
+        let named =
+            [("", data, &self.data), (" --val ", "", &self.val), (" --images ", "", &self.images)];
+        named
+            .into_iter()
+            .map(|(flag, otherwise, given)| match path(given) {
+                Some(given) => format!("{flag}{given}"),
+                None => otherwise.to_owned(),
+            })
+            .collect()
     }
 
-    /// Reads the settings without these flags (`load` does, with what is assigned), then with them: the
-    /// assignments, those of `--set` last, so that they win. What the flags change beside what they name is
-    /// told.
+    /// Reads the settings with the sets of these flags (`load` does, with what is assigned), then with all of
+    /// them: the assignments, those of `--set` last, so that they win. What the flags change beside what they
+    /// name is told.
     pub(crate) fn apply(
         &self,
         assignments: &[String],
@@ -70,8 +88,17 @@ impl Shorthands {
         if self.is_empty() {
             return Ok(load(assignments)?);
         }
-        let mut all: Vec<String> = Vec::new();
-        for Set { assignment, why } in self.sets(&load(assignments)?)? {
+        let mut all = self.annotated()?;
+        // `--set` may say more of a set that only a flag names.
+        let config = load(&[&all, assignments].concat())?;
+        if let (Some(data), None) = (&self.data, &config.data.val) {
+            crate::output::warn(format!(
+                "--data: {} has no part for validation, so nothing is evaluated; another set is --val, and \
+                 `richsem dataset split` makes two of one",
+                data.display()
+            ));
+        }
+        for Set { assignment, why } in self.sets(&config)? {
             let key = assignment.split('=').next().unwrap_or_default().to_owned();
             let named = |other: &String| {
                 other.split('=').next().is_some_and(|other| {
@@ -88,22 +115,35 @@ impl Shorthands {
         Ok(load(&all)?)
     }
 
+    /// The annotations to train and to evaluate on.
+    fn annotated(&self) -> Result<Vec<String>> {
+        let set = |key: &str, path: String| format!("{key}={}", serde_json::Value::from(path));
+        let mut sets = Vec::new();
+        if let Some(data) = &self.data {
+            let path = text(data, "--data")?;
+            sets.push(set("data.train", path.clone()));
+            let parts = Dataset::parts(data, &Opening::default())?;
+            if self.val.is_none() && parts.iter().any(|part| same_split(part, "val")) {
+                sets.push(set("data.val", path));
+            }
+        }
+        if let Some(val) = &self.val {
+            sets.push(set("data.val", text(val, "--val")?));
+        }
+        Ok(sets)
+    }
+
+    /// The rest, over settings that have the sets.
     fn sets(&self, config: &Config) -> Result<Vec<Set>> {
         let mut sets = Vec::new();
         let mut set = |key: &str, value: serde_json::Value, why: Option<String>| {
             sets.push(Set { assignment: format!("{key}={value}"), why });
         };
-        if let Some(data) = &self.data {
-            let path = text(data, "--data")?;
-            set("data.train", path.clone().into(), None);
-            let parts = Dataset::parts(data, &Opening::default())?;
-            match parts.iter().any(|part| richsem::data::formats::same_split(part, "val")) {
-                true => set("data.val", path.into(), None),
-                false => crate::output::warn(format!(
-                    "--data: {} has no part for validation, so nothing is evaluated; `richsem dataset \
-                     split` makes one",
-                    data.display()
-                )),
+        if let Some(images) = &self.images {
+            let path = text(images, "--images")?;
+            set("data.train.images", path.clone().into(), None);
+            if config.data.val.is_some() {
+                set("data.val.images", path.into(), None);
             }
         }
         if let Some(epochs) = self.epochs {
@@ -215,6 +255,39 @@ mod tests {
         let config = applied(&flags, &["train.lr_drop=[58]", "train.lr_backbone=0.0001"]);
         assert_eq!((&*config.train.lr_drop, config.train.lr_backbone), (&[58][..], 1e-4));
         assert_eq!(config.train.epochs, 60);
+    }
+
+    /// Three flags are all that a set in pieces needs.
+    #[test]
+    fn the_sets_and_their_images_have_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(folder.path().join(name));
+        for name in ["train.json", "val.json"] {
+            let text = r#"{"images": [], "annotations": [], "categories": []}"#;
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("imgs")).unwrap();
+        let images = |config: &Config| {
+            let of = |set: &Option<richsem::config::SplitConfig>| {
+                set.as_ref().map(|set| set.images.clone())
+            };
+            (of(&config.data.train), of(&config.data.val))
+        };
+        let (data, val) = (path("train.json"), path("val.json"));
+        let flags = Shorthands { data, val, images: path("imgs"), ..Shorthands::default() };
+        let config = applied(&flags, &[]);
+        assert_eq!(config.data.val.as_ref().map(|set| &set.annotations), path("val.json").as_ref());
+        assert_eq!(images(&config), (Some(path("imgs")), Some(path("imgs"))));
+        // What is said of one alone wins.
+        let config = applied(&flags, &["data.val.images=elsewhere"]);
+        assert!(images(&config).1.unwrap().unwrap().ends_with("elsewhere"));
+        // Without a set to evaluate on none comes to be.
+        let flags = Shorthands { val: None, ..flags };
+        assert_eq!(images(&applied(&flags, &[])), (Some(path("imgs")), None));
+        assert_eq!(
+            Shorthands { images: Some("my imgs".into()), ..Shorthands::default() }.typed("DATA"),
+            "DATA --images 'my imgs'"
+        );
     }
 
     #[test]

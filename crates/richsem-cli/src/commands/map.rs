@@ -40,7 +40,7 @@ Examples:
 
 FROM and TO are annotated sets of any format, lists of categories (JSON), OpenImages' CSV of names
 (MID,Name), folders or .tars with a folder for each class (by wnid or name), or text files with a class a
-line.
+line: its name, and after commas its synonyms. A name that has a comma itself is written in a JSON list.
 
 Classes are compared by id, name, synonyms, WordNet 3.0 and, if both sides have them, text embeddings.
 What is sure enough is mapped. The rest is for you: --review writes a file with at most five candidates a

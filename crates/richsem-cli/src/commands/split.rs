@@ -1,12 +1,16 @@
 //! `richsem dataset split`.
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, anyhow};
 use richsem::{
     Error,
     data::{
         convert::Target,
+        formats::same_split,
         split::{Division, DivisionReport, divide},
     },
     plural::counted,
@@ -159,6 +163,33 @@ fn told(report: &DivisionReport, args: &Args) -> String {
         text += &format!("\n\n{note}");
     }
     text += &format!("\n\n{}", not_carried(&report.written));
-    let orientation = orientation_words(report.written.orientation);
-    format!("{text}\n\nnext: richsem init {}{orientation}", quoted(&args.output))
+    format!("{text}\n\nnext: richsem init {}", next(report, &args.output))
+}
+
+/// What `init` takes of the parts that were made: it finds one for training and one for validation by their
+/// names. Others are named, the first to train on, the second to evaluate on.
+fn next(report: &DivisionReport, output: &Path) -> String {
+    let parts = &report.written.splits;
+    let are =
+        |role: &str| parts.iter().filter(|part| same_split(&part.name, role)).collect::<Vec<_>>();
+    let mut text = quoted(output);
+    let train = match are("train")[..] {
+        [train] => Some(train),
+        _ => {
+            let first = parts.first();
+            text +=
+                &first.map(|part| format!(" --split {}", quoted(&part.name))).unwrap_or_default();
+            first
+        }
+    };
+    let is_train = |name: &str| train.is_some_and(|train| train.name == name);
+    if !matches!(are("val")[..], [val] if !is_train(&val.name))
+        && let Some(val) = parts.iter().find(|part| !is_train(&part.name))
+    {
+        text += &format!(" --val {}", quoted(&val.path));
+    }
+    if parts.iter().any(|part| part.images_at.is_none()) {
+        text += " --images FOLDER";
+    }
+    text + orientation_words(report.written.orientation)
 }

@@ -37,6 +37,7 @@ Examples:
   richsem train -c mine.toml                           mine.toml: `richsem init DATA` writes one
   richsem train -c mine.toml --epochs 12 --lr 0.0002 --set eval.max_detections=100
   richsem train --preset tiny --data DATA              settings that are part of the program
+  richsem train -c mine.toml --data train.json --val val.json --images images
   richsem train -c mine.toml --init runs/lvis          other classes, the same model
   richsem train --resume runs/tiny-20260131-120000
   richsem train -c mine.toml --gpus all                 every GPU of this machine
@@ -152,7 +153,10 @@ fn prepare_resume(args: &Args, folder: &Path) -> Result<Prepared> {
     for (given, flag) in [
         (args.config.is_some(), "--config"),
         (args.preset.is_some(), "--preset"),
-        (!args.shorthands.is_empty(), "--data, --epochs, --batch, --imgsz or --lr"),
+        (
+            !args.shorthands.is_empty(),
+            "--data, --val, --images, --epochs, --batch, --imgsz or --lr",
+        ),
         (!args.assignments.is_empty(), "--set"),
         (args.init.is_some(), "--init"),
         (!args.allow_missing.is_empty(), "--allow-missing"),
@@ -344,7 +348,7 @@ fn refuse_with_resume(flag: &str, folder: &Path) -> ! {
 
 /// The same where nothing says how to train.
 fn refuse_without_settings(args: &Args) -> ! {
-    let data = args.shorthands.data().map_or("DATA".into(), quoted);
+    let data = args.shorthands.typed("DATA");
     let problem = format!(
         "no settings\n\n  hint: `richsem init {data}` looks at the data and writes them; then richsem train -c \
          FILE.toml. Or take a preset: richsem train --preset tiny --data {data}"

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path};
 use clap::Command;
 use richsem::{shell::quoted, weights};
 
-use super::{Said, habit, inner_of, near, plain, reader::assignment, verb_of, verbs};
+use super::{Said, habit, inner_of, near, plain, values::assignment, verb_of, verbs};
 
 /// Puts a verb first, where it is said in another way, and notes it.
 ///
@@ -151,7 +151,7 @@ fn no_verb_but(word: &str, command: &Command) -> String {
     }
     let own = || command.get_subcommands().flat_map(Command::get_name_and_visible_aliases);
     let others = verbs::VERBS.iter().flat_map(|(words, _)| *words).copied();
-    match near::meant(word, own().chain(others)) {
+    match near::meant(word, own().chain(others)).or_else(|| near::one_letter_off(word, own())) {
         Some(meant) => match verb_of(meant) {
             Some(answer) => format!("`{word}`; if `{meant}` is meant: {answer}"),
             None => format!("`{word}`: did you mean `{meant}`? (richsem {meant} --help)"),

@@ -1,6 +1,6 @@
 //! What people type who know other programs, and what it is here. All of it is in this table.
 
-use Answer::{Argument, Flag, Says, Set, Switch};
+use Answer::{Argument, Flag, Lacks, Says, Set, Switch};
 
 /// What becomes of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum Answer {
     Switch(&'static [&'static str]),
     /// It is not done; one line says what to type, or that it is not there.
     Says(&'static str),
+    /// The same of what is not there: a no to it, as `mosaic=0.0`, asks for what is so, and is taken.
+    Lacks(&'static str),
 }
 
 /// A word, without dashes: `--batch-size`, `--batch_size 8` and `batch_size=8` are one.
@@ -49,7 +51,26 @@ pub(super) const FLAGS: &[Habit] = &[
         Flag("--imgsz"),
     ),
     habit(TRAIN, &["max-epochs", "num-epochs", "num-train-epochs", "epoch"], Flag("--epochs")),
-    habit(TRAIN, &["dataset", "data-path", "dataset-dir", "coco-path", "data-dir"], Flag("--data")),
+    habit(
+        TRAIN,
+        &[
+            "dataset",
+            "data-path",
+            "dataset-dir",
+            "coco-path",
+            "data-dir",
+            "train",
+            "train-data",
+            "annotations",
+        ],
+        Flag("--data"),
+    ),
+    habit(TRAIN, &["val-data", "val-set", "val-path", "validation", "test-data"], Flag("--val")),
+    habit(
+        TRAIN,
+        &["img-dir", "image-dir", "images-dir", "image-folder", "img-prefix"],
+        Flag("--images"),
+    ),
     habit(TRAIN, &["config-file", "cfg"], Flag("--config")),
     habit(
         TRAIN,
@@ -67,13 +88,28 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(TRAIN, &["finetune-ignore"], Flag("--allow-missing")),
     habit(TRAIN, &["resume-from"], Flag("--resume")),
-    habit(TRAIN, &["patience", "early-stopping-patience"], Set("train.patience")),
+    habit(
+        TRAIN,
+        &["patience", "early-stopping-patience", "early-stopping", "early-stop"],
+        Set("train.patience"),
+    ),
     habit(TRAIN, &["workers", "num-workers", "dataloader-num-workers"], Set("data.workers")),
     habit(TRAIN, &["seed"], Set("seed")),
     habit(TRAIN, &["weight-decay"], Set("train.weight_decay")),
     habit(TRAIN, &["lr-backbone", "lr-encoder"], Set("train.lr_backbone")),
     habit(TRAIN, &["lr-drop"], Set("train.lr_drop")),
-    habit(TRAIN, &["clip-max-norm", "max-grad-norm"], Set("train.clip_max_norm")),
+    habit(
+        TRAIN,
+        &[
+            "clip-max-norm",
+            "max-grad-norm",
+            "grad-clip",
+            "clip-grad",
+            "clip-grad-norm",
+            "gradient-clip-val",
+        ],
+        Set("train.clip_max_norm"),
+    ),
     habit(TRAIN, &["warmup-iters", "warmup-steps"], Set("train.warmup_steps")),
     habit(TRAIN, &["warmup-factor"], Set("train.warmup_factor")),
     habit(
@@ -120,8 +156,13 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(TRAIN, &["momentum"], Set("train.momentum")),
     habit(
         TRAIN,
-        &["cos-lr", "lr-scheduler", "lrf", "lr-decay"],
+        &["lr-scheduler", "lr-schedule", "scheduler", "lrf", "lr-decay"],
         Says("the learning rate drops at epochs: --set train.lr_drop=[20]"),
+    ),
+    habit(
+        TRAIN,
+        &["cos-lr", "cosine", "cosine-lr"],
+        Lacks("the learning rate drops at epochs: --set train.lr_drop=[20]"),
     ),
     habit(
         TRAIN,
@@ -138,20 +179,33 @@ pub(super) const FLAGS: &[Habit] = &[
             "hsv-h",
             "hsv-s",
             "hsv-v",
+            "color-jitter",
             "degrees",
+            "shear",
+            "perspective",
+            "flipud",
+            "erasing",
+        ],
+        Lacks("images are changed as DETR does it: richsem settings data.augment"),
+    ),
+    habit(
+        TRAIN,
+        &[
             "translate",
             "scale",
-            "shear",
             "fliplr",
-            "flipud",
+            "flip",
             "hyp",
+            "augment",
+            "augmentation",
+            "augmentations",
         ],
         Says("images are changed as DETR does it: richsem settings data.augment"),
     ),
     habit(
         TRAIN,
         &["eval-only", "test-only", "evaluate"],
-        Says("that is a verb: richsem eval --weights runs/mine --annotations mine"),
+        Lacks("that is a verb: richsem eval --weights runs/mine --annotations mine"),
     ),
     habit(
         TRAIN,
@@ -168,26 +222,25 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(
         TRAIN,
         &["single-cls"],
-        Says("rename the classes in the annotations: nothing here makes one of several"),
+        Lacks("rename the classes in the annotations: nothing here makes one of several"),
     ),
     habit(
         TRAIN,
-        &[
-            "rect",
-            "multi-scale",
-            "cache",
-            "fraction",
-            "plots",
-            "deterministic",
-            "profile",
-            "val",
-            "save",
-            "dropout",
-            "time",
-            "compile",
-        ],
+        &["multi-scale", "fraction", "plots", "deterministic", "time"],
         Says("there is no such choice here: richsem settings lists what there is"),
     ),
+    habit(
+        TRAIN,
+        &["rect", "cache", "profile", "dropout", "compile"],
+        Lacks("there is no such choice here: richsem settings lists what there is"),
+    ),
+    habit(TRAIN, &["save", "tensorboard"], Switch(&[])),
+    habit(
+        TRAIN,
+        &["wandb", "use-wandb", "wandb-project", "mlflow", "comet", "clearml", "neptune"],
+        Lacks("nothing is sent anywhere; TensorBoard's files are always written: RUN/tensorboard"),
+    ),
+    habit(TRAIN, &["list-presets", "presets"], Switch(&["--preset", "list"])),
     habit(
         TRAIN,
         &[
@@ -204,11 +257,19 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(
         TRAIN,
         &["auto-scale-lr", "scale-lr"],
-        Says("rates do not follow the batch by themselves: name one with --lr 0.0001"),
+        Lacks("rates do not follow the batch by themselves: name one with --lr 0.0001"),
     ),
     habit(
         &["train", "init"],
-        &["val-split", "val-ratio", "test-split"],
+        &[
+            "val-split",
+            "val-ratio",
+            "val-size",
+            "train-size",
+            "test-size",
+            "test-split",
+            "test-ratio",
+        ],
         Says("divide the set first: richsem dataset split DATA mine, then richsem init mine"),
     ),
     // Evaluation and detection.
@@ -233,7 +294,7 @@ pub(super) const FLAGS: &[Habit] = &[
         &["imgsz", "img", "img-size", "resolution"],
         Says("images are resized as in training; that is in the weights: richsem train --imgsz N"),
     ),
-    habit(DETECT, &["augment", "tta"], Says("there is no test-time augmentation")),
+    habit(DETECT, &["augment", "tta"], Lacks("there is no test-time augmentation")),
     habit(
         DETECT,
         &["workers", "num-workers"],
@@ -253,18 +314,31 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(
         EVAL,
-        &["save-txt", "save-crop", "save-conf", "show", "source"],
-        Says(
+        &["save-txt", "save-crop", "save-conf", "show"],
+        Lacks(
             "boxes are written by `predict`: richsem predict IMAGE --weights runs/mine --formats yolo",
         ),
     ),
     habit(
         EVAL,
-        &["max-det", "max-dets", "rect", "dnn", "visualize", "single-cls"],
+        &["source"],
+        Says(
+            "images without annotations are for `predict`: richsem predict IMAGE --weights runs/mine",
+        ),
+    ),
+    habit(
+        EVAL,
+        &["max-det", "max-dets"],
         Says("there is no such choice: the numbers are COCO's or LVIS's own (docs/evaluate.md)"),
     ),
+    habit(
+        EVAL,
+        &["rect", "dnn", "visualize", "single-cls"],
+        Lacks("there is no such choice: the numbers are COCO's or LVIS's own (docs/evaluate.md)"),
+    ),
     habit(EVAL, &["data", "dataset", "ann", "ann-file", "gt", "coco-path"], Flag("--annotations")),
-    habit(EVAL, &["plots", "report-html"], Says("it writes a page: --report report.html")),
+    habit(EVAL, &["plots"], Lacks("it writes a page: --report report.html")),
+    habit(EVAL, &["html", "report-html"], Flag("--report")),
     habit(
         EVAL,
         &["conf", "conf-thres", "score-thr"],
@@ -305,10 +379,15 @@ pub(super) const FLAGS: &[Habit] = &[
     ),
     habit(
         PREDICT,
-        &["show", "view-img", "stream", "vid-stride", "webcam", "save-frames", "stream-buffer"],
-        Says(
+        &["show", "view-img", "stream", "webcam", "save-frames", "stream-buffer"],
+        Lacks(
             "there are no windows and no video: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)",
         ),
+    ),
+    habit(
+        PREDICT,
+        &["vid-stride"],
+        Says("there is no video: cut frames first (ffmpeg -i film.mp4 frames/%05d.jpg)"),
     ),
     habit(
         DETECT,
@@ -323,31 +402,35 @@ pub(super) const FLAGS: &[Habit] = &[
     habit(
         PREDICT,
         &["agnostic-nms", "agnostic", "class-agnostic"],
-        Says("--iou suppresses within a class; across classes nothing does"),
+        Lacks("--iou suppresses within a class; across classes nothing does"),
     ),
     habit(
         PREDICT,
-        &[
-            "line-width",
-            "line-thickness",
-            "hide-labels",
-            "hide-conf",
-            "show-labels",
-            "show-conf",
-            "show-boxes",
-        ],
+        &["line-width", "line-thickness", "show-labels", "show-conf", "show-boxes"],
         Says("what is drawn cannot be chosen; --formats json has the numbers"),
     ),
     habit(
         PREDICT,
-        &["visualize", "embed", "retina-masks", "dnn", "data"],
-        Says("there is no such choice: boxes alone are found, and the classes are in the weights"),
+        &["hide-labels", "hide-conf"],
+        Lacks("what is drawn cannot be chosen; --formats json has the numbers"),
+    ),
+    habit(
+        PREDICT,
+        &["visualize", "embed", "retina-masks", "dnn"],
+        Lacks("there is no such choice: boxes alone are found, and the classes are in the weights"),
+    ),
+    habit(PREDICT, &["data"], Says("the classes are in the weights: nothing need be said")),
+    habit(&["report"], &["html", "out", "save", "report"], Flag("--output")),
+    habit(
+        &["init", "synth", "dataset show", "dataset convert", "dataset split"],
+        &["force", "f", "exist-ok", "replace"],
+        Switch(&["--overwrite"]),
     ),
     // Anywhere.
     habit(
         &[],
         &["verbose", "quiet", "v", "q"],
-        Says(
+        Lacks(
             "there is no such choice: results go to stdout, all else to stderr (2>/dev/null hides it)",
         ),
     ),

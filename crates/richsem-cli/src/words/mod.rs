@@ -8,6 +8,7 @@ mod near;
 mod reader;
 mod sets;
 mod settings;
+mod values;
 mod verbs;
 
 use std::ffi::OsString;

@@ -13,6 +13,21 @@ pub(super) fn meant<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -
         .map(|(_, word)| word)
 }
 
+/// The word that has another letter in one place, and begins as it was typed: `evel` is `eval`. For few words
+/// that are far from what else may be typed.
+pub(super) fn one_letter_off<'a>(
+    typed: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let typed = plain(typed);
+    known.into_iter().find(|word| {
+        typed.len() >= 4
+            && typed.chars().count() == word.chars().count()
+            && typed.chars().next() == word.chars().next()
+            && osa_distance(&typed, word) == 1
+    })
+}
+
 /// As words are compared: `Batch_size` is `batch-size`.
 pub(super) fn plain(word: &str) -> String {
     word.replace('_', "-").to_ascii_lowercase()
@@ -43,6 +58,21 @@ fn distance(typed: &str, word: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verb_with_one_wrong_letter_is_known() {
+        let verbs = ["eval", "val", "info", "map", "study"];
+        for (typed, expected) in [
+            ("evel", Some("eval")),
+            ("infu", Some("info")),
+            ("stady", Some("study")),
+            ("best", None),
+            ("mop", None),
+            ("oval", None),
+        ] {
+            assert_eq!(one_letter_off(typed, verbs), expected, "{typed}");
+        }
+    }
 
     #[test]
     fn only_slips_are_taken_for_what_was_meant() {

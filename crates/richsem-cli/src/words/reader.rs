@@ -5,7 +5,14 @@ use std::{ffi::OsString, path::Path, slice::Iter};
 use clap::Command;
 use richsem::{detector::weights_in, settings_reference};
 
-use super::{Answer, Habit, Said, habit, habits, inner_of, keys, near, plain, verb_of};
+use super::{
+    Answer, Habit, Said, habit, habits, inner_of, near, plain,
+    values::{
+        assignment, device, is_absent_file, is_key, is_negative, is_no, is_number, is_on, is_value,
+        is_word, no_value, word_after,
+    },
+    verb_of,
+};
 
 /// Reads the arguments of a verb.
 pub(super) struct Reader<'a> {
@@ -159,6 +166,7 @@ impl<'a> Reader<'a> {
             return match (self.takes_value(|arg| is_long(arg, &own)), value) {
                 // As it was typed: a value may begin with a dash.
                 (true, Some(value)) if !is_word(value) => {
+                    self.check(word, &own, value)?;
                     let value = device(&own, value.into());
                     let mut whole = OsString::from(format!("--{own}="));
                     whole.push(value);
@@ -166,7 +174,19 @@ impl<'a> Reader<'a> {
                     Ok(())
                 }
                 (true, None) => match rest.next() {
-                    Some(value) => self.with_value(word, &own, value.clone()),
+                    Some(value) => {
+                        let mut value = value.clone();
+                        // `--imgsz 640 480`.
+                        while own == "imgsz"
+                            && let Some(more) =
+                                rest.as_slice().first().filter(|more| is_number(more))
+                        {
+                            value.push(",");
+                            value.push(more);
+                            rest.next();
+                        }
+                        self.with_value(word, &own, value)
+                    }
                     None => {
                         self.push(&own, None);
                         Ok(())
@@ -174,7 +194,7 @@ impl<'a> Reader<'a> {
                 },
                 (true, Some(value)) => self.with_value(word, &own, value.into()),
                 (false, value) => {
-                    if is_on(value) {
+                    if is_on(value.or_else(|| word_after(rest))) {
                         self.push(&own, None);
                     }
                     Ok(())
@@ -185,20 +205,55 @@ impl<'a> Reader<'a> {
             return self.task(word, value);
         }
         let Some(habit) = self.habit(name) else {
-            return Err(self.unknown(word, name));
+            return self.section(word, name, value, rest);
         };
         if habit.answer == Answer::Flag("--set") {
             self.notes.push(format!("{word} is --set here"));
             return self.several(value, rest);
         }
-        let needs = !matches!(habit.answer, Answer::Switch(_) | Answer::Says(_));
+        let needs = !matches!(habit.answer, Answer::Switch(_) | Answer::Says(_) | Answer::Lacks(_));
         let value = match value {
             Some(value) => Some(value.to_owned()),
             None if needs => rest.next().and_then(|value| value.to_str()).map(str::to_owned),
+            None => word_after(rest).map(str::to_owned),
+        };
+        let follows = rest.as_slice().first().and_then(|word| word.to_str());
+        if let (Answer::Switch(_), "predict", Some(follows)) = (habit.answer, self.verb, follows)
+            && value.is_none()
+            && is_absent_file(follows)
+        {
+            return Err(format!(
+                "{word}: it has no value here, and there is no `{follows}`: what is found goes to --output FOLDER"
+            ));
+        }
+        let typed = word.split('=').next().unwrap_or(word);
+        self.answer(typed, habit.answer, value)
+    }
+
+    /// A setting as a flag: `--train.lr 0.1`.
+    fn section(
+        &mut self,
+        word: &str,
+        name: &str,
+        value: Option<&str>,
+        rest: &mut Iter<'_, OsString>,
+    ) -> Result<(), String> {
+        if self.own("set").is_none() || !name.contains('.') {
+            return Err(self.unknown(word, name));
+        }
+        let follows = || is_value(self.verb, rest.as_slice().first());
+        let value = match value {
+            Some(value) => Some(value.to_owned()),
+            None if follows() => rest.next().and_then(|value| value.to_str()).map(str::to_owned),
             None => None,
         };
         let typed = word.split('=').next().unwrap_or(word);
-        self.answer(typed, habit.answer, value)
+        let key = name.replace('-', "_");
+        let value = value.ok_or_else(|| format!("{typed} needs a value: --set {key}=VALUE"))?;
+        self.notes.push(format!("{typed} is --set {key}= here"));
+        // A key is checked where settings are read.
+        self.push("set", Some(format!("{key}={value}").into()));
+        Ok(())
     }
 
     /// `name=value`.
@@ -300,7 +355,10 @@ impl<'a> Reader<'a> {
     fn answer(&mut self, typed: &str, answer: Answer, value: Option<String>) -> Result<(), String> {
         let missing = || format!("{typed} needs a value");
         match answer {
-            Answer::Says(what) => return Err(format!("{typed}: {what}")),
+            Answer::Lacks(_) if value.as_deref().is_some_and(is_no) => {
+                self.notes.push(format!("{typed} is left out: there is none here"));
+            }
+            Answer::Says(what) | Answer::Lacks(what) => return Err(format!("{typed}: {what}")),
             Answer::Switch(arguments) => {
                 if is_on(value.as_deref()) {
                     self.arguments.extend(arguments.iter().map(OsString::from));
@@ -311,8 +369,10 @@ impl<'a> Reader<'a> {
             }
             Answer::Argument => return self.bare(&value.ok_or_else(missing)?),
             Answer::Flag(flag) => {
+                let (name, value) = (flag.trim_start_matches('-'), value.ok_or_else(missing)?);
+                self.check(typed, name, &value)?;
                 self.notes.push(format!("{typed} is {flag} here"));
-                self.push(flag.trim_start_matches('-'), Some(value.ok_or_else(missing)?.into()));
+                self.push(name, Some(value.into()));
             }
             Answer::Set(key) => {
                 self.notes.push(format!("{typed} is --set {key}= here"));
@@ -336,12 +396,31 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Refuses a value that flags of that name take elsewhere.
+    fn check(&self, typed: &str, name: &str, value: &str) -> Result<(), String> {
+        match no_value(self.verb, name, value, self.own("gpus").is_some()) {
+            Some(what) => {
+                let typed = typed.split('=').next().unwrap_or(typed);
+                Err(format!("{typed} {value}: {what}"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A flag of the verb that takes a value. A yes or a no is none: `resume=True`.
     fn with_value(&mut self, typed: &str, name: &str, value: OsString) -> Result<(), String> {
         let Some(word) = value.to_str().filter(|word| is_word(word)) else {
+            self.check(typed, name, &value.to_string_lossy())?;
             self.push(name, Some(value));
             return Ok(());
         };
+        // `val=True` of others: a set that is there is evaluated on.
+        if (self.verb, name) == ("train", "val") && is_on(Some(word)) {
+            self.notes.push(format!(
+                "--val {word} is left out: it is always so, if there is a set for it"
+            ));
+            return Ok(());
+        }
         if !is_on(Some(word)) {
             self.notes.push(format!("--{name} is left out: {word} is said for it"));
             return Ok(());
@@ -361,7 +440,9 @@ impl<'a> Reader<'a> {
         let others = others.flat_map(|habit| habit.words).copied();
         if let Some(meant) = near::meant(name, own.chain(others)) {
             return match self.habit(meant).map(|habit| habit.answer) {
-                Some(Answer::Says(what)) => format!("{is}; if `{meant}` is meant: {what}"),
+                Some(Answer::Says(what) | Answer::Lacks(what)) => {
+                    format!("{is}; if `{meant}` is meant: {what}")
+                }
                 Some(Answer::Flag(flag)) => format!("{is}: did you mean {flag}?"),
                 _ => format!("{is}: did you mean --{meant}?"),
             };
@@ -402,59 +483,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The value of a flag: `--device 0` is `cuda:0`, as elsewhere.
-fn device(name: &str, value: OsString) -> OsString {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match value.to_str() {
-        Some(text) if name == "device" && number(text) => format!("cuda:{text}").into(),
-        _ => value,
-    }
-}
-
 fn is_long(arg: &clap::Arg, name: &str) -> bool {
     arg.get_long() == Some(name)
         || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
-}
-
-/// The parts of `name=value`, unless it is a file.
-pub(super) fn assignment(word: &str) -> Option<(&str, &str)> {
-    let (name, value) = word.split_once('=')?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
-    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
-    (is_name && !Path::new(word).exists()).then_some((name, value))
-}
-
-/// Whether a word is a key, as `SOLVER.BASE_LR`, of another program or of the settings, and no file.
-fn is_key(verb: &str, word: &str) -> bool {
-    let of_others =
-        keys::KEYS.iter().any(|habit| habit.verbs.contains(&verb) && habit.words.contains(&word));
-    let own =
-        || verb == "train" && word.contains('.') && !settings_reference::find(word).is_empty();
-    (of_others || own()) && !Path::new(word).exists()
-}
-
-/// Whether a word can be the value of a key that stands before it: no flag, and no assignment.
-fn is_value(verb: &str, word: Option<&OsString>) -> bool {
-    let number = |word: &str| word.parse::<f64>().is_ok();
-    word.and_then(|word| word.to_str()).is_some_and(|word| {
-        (!word.starts_with('-') || number(word))
-            && assignment(word).is_none()
-            && !is_key(verb, word)
-    })
-}
-
-fn is_negative(word: &str) -> bool {
-    word.starts_with('-') && word.parse::<f64>().is_ok()
-}
-
-/// Whether a value is a yes or a no in words. `none` may be a folder, `None` is Python's.
-fn is_word(value: &str) -> bool {
-    ["True", "true", "False", "false", "None"].contains(&value) && !Path::new(value).exists()
-}
-
-/// Whether a switch is on: it is where it is said, unless its value is a no.
-fn is_on(value: Option<&str>) -> bool {
-    !value.is_some_and(|value| {
-        ["false", "0", "no", "off", "none"].contains(&&*value.to_ascii_lowercase())
-    })
 }

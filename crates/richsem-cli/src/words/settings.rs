@@ -9,6 +9,8 @@ pub(super) const CHANGED: &[(&str, &str)] = &[
     ("epochs", "train.epochs (flag --epochs)"),
     ("imgsz", "data.resize and data.augment (flag --imgsz sets both)"),
     ("data", "data.train and data.val (flag --data sets both)"),
+    ("val", "data.val (flag --val)"),
+    ("images", "data.train.images and data.val.images (flag --images sets both)"),
     ("init", "init.weights (flag --init)"),
     ("allow-missing", "init.allow_missing (flag --allow-missing)"),
 ];
@@ -20,6 +22,12 @@ pub(crate) fn hint(name: &str) -> Option<String> {
     if let Some(is) = of_flag(&name.to_ascii_lowercase().replace('_', "-")) {
         return Some(format!("it is {is} here"));
     }
+    let flag = name.replace('_', "-").to_ascii_lowercase();
+    let command = crate::command_line();
+    let train = command.find_subcommand("train")?;
+    if train.get_arguments().any(|arg| arg.get_long() == Some(&flag)) {
+        return Some(format!("it is no setting, but a flag: richsem train --{flag}"));
+    }
     // `BASE_LR` alone, as people say it.
     let with_section = format!("SOLVER.{name}");
     let habit = habit("train", name).or_else(|| habit("train", &with_section))?;
@@ -30,7 +38,7 @@ pub(crate) fn hint(name: &str) -> Option<String> {
             None => format!("it is no setting, but a flag: richsem train {flag}"),
         },
         Answer::Switch(arguments) => format!("it is {} here", arguments.join(" ")),
-        Answer::Says(what) => what.to_owned(),
+        Answer::Says(what) | Answer::Lacks(what) => what.to_owned(),
         Answer::Argument => return None,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{reader::assignment, *};
+use super::{values::assignment, *};
 
 fn command() -> Command {
     crate::command_line()
@@ -106,6 +106,26 @@ fn words_of_others_are_taken_as_those_of_here() {
         ("settings SOLVER.BASE_LR", "settings SOLVER.BASE_LR"),
         ("eval --task=detect w.pt mine", "eval --weights w.pt --annotations mine"),
         ("predict -i a.jpg --slice-height 320", "predict a.jpg --tiles 320"),
+        (
+            "train --data a.json --val b.json --img-dir c",
+            "train --data a.json --val b.json --images c",
+        ),
+        (
+            "train --train.lr 0.1 --data.batch-size=4",
+            "train --set train.lr=0.1 --set data.batch_size=4",
+        ),
+        ("train val=True cos_lr=False mosaic=0.0 save=True cache=None", "train"),
+        ("train --tensorboard --cache False --amp False -c a.toml", "train -c a.toml"),
+        ("train --list-presets", "train --preset list"),
+        (
+            "train --grad-clip 1 --early-stop 5",
+            "train --set train.clip_max_norm=1 --set train.patience=5",
+        ),
+        ("predict a.jpg show=False --agnostic 0 --save True", "predict a.jpg"),
+        ("eval --html x.html save_txt=False", "eval --report x.html"),
+        ("init X --force", "init X --overwrite"),
+        ("synth x --overwrite True", "synth x --overwrite"),
+        ("report run --html x.html", "report run --output x.html"),
         ("init --data X", "init X"),
         ("doctor --data X", "doctor X"),
         (
@@ -206,6 +226,23 @@ fn what_is_not_there_is_said_in_a_line() {
         ("predict a.jpg --no-such", "richsem predict --help"),
         ("train -c a.toml --thresholds t", "it is a flag of predict"),
         ("train --tune", "richsem train --help"),
+        ("evel", "did you mean `eval`?"),
+        ("train --device 0,1", "--gpus 2"),
+        ("train device=[0,1,2]", "--gpus 3"),
+        ("train --device cuda:0,1", "--gpus 2"),
+        ("bench --device 0,1", "--device cuda:0"),
+        ("train batch=-1", "richsem init DATA"),
+        ("train --batch auto", "richsem init DATA"),
+        ("train --batch-size 0.7", "richsem init DATA"),
+        ("predict a.jpg --batch=auto", "--batch 4"),
+        ("train imgsz=640,480", "--imgsz 640"),
+        ("train --imgsz 480 640", "--imgsz 640"),
+        ("train --img 640x480", "--imgsz 640"),
+        ("train --wandb", "TensorBoard"),
+        ("train --mosaic 1.0", "data.augment"),
+        ("train --train.lr", "--set train.lr=VALUE"),
+        ("init X --train-size 0.8", "richsem dataset split"),
+        ("predict 1.jpg --weights RUN --save-json out.json", "--output FOLDER"),
     ] {
         let problem = refused(typed);
         assert!(problem.contains(part) && !problem.contains('\n'), "{typed}: {problem}");
@@ -250,7 +287,7 @@ fn every_answer_holds() {
                     let verb = find(verb).unwrap();
                     assert!(verb.get_positionals().next().is_some());
                 }
-                Answer::Says(_) => {}
+                Answer::Says(_) | Answer::Lacks(_) => {}
             }
         }
     }
@@ -278,7 +315,7 @@ fn every_answer_holds() {
         named(answer, &all);
     }
     for habit in habits() {
-        if let Answer::Says(answer) = habit.answer {
+        if let Answer::Says(answer) | Answer::Lacks(answer) = habit.answer {
             named(answer, &all);
         }
     }
@@ -318,13 +355,15 @@ fn the_page_has_every_habit() {
     for (verb, words, answer) in verbs::INSTEAD {
         page += &format!("| {} | {answer} |\n", code(words, &format!("{verb} ")));
     }
-    let tables: [(&str, &str, &[Habit], &str); 12] = [
+    let tables: [(&str, &str, &[Habit], &str); 14] = [
         ("Flags of", "train", FLAGS, "--"),
         ("Keys for", "train", keys::KEYS, ""),
         ("Flags of", "eval", FLAGS, "--"),
         ("Keys for", "eval", keys::KEYS, ""),
         ("Flags of", "predict", FLAGS, "--"),
         ("Keys for", "predict", keys::KEYS, ""),
+        ("Flags of", "report", FLAGS, "--"),
+        ("Flags of", "synth", FLAGS, "--"),
         ("Flags of", "init", sets::FLAGS, "--"),
         ("Flags of", "doctor", sets::FLAGS, "--"),
         ("Flags of", "dataset stats", sets::FLAGS, "--"),
@@ -342,7 +381,7 @@ fn the_page_has_every_habit() {
                 Answer::Switch(arguments) => format!("works: it is `{}`", arguments.join(" ")),
                 Answer::Argument if verb == "predict" => "works: it is an image".to_owned(),
                 Answer::Argument => "works: it is the set, without a flag".to_owned(),
-                Answer::Says(what) => what.to_owned(),
+                Answer::Says(what) | Answer::Lacks(what) => what.to_owned(),
             };
             page += &format!("| {} | {answer} |\n", code(habit.words, dash));
         }
@@ -364,6 +403,15 @@ fn settings_are_found_by_the_names_that_others_have() {
         ("learning_rate", "train.lr"),
         ("--lr", "train.lr"),
         ("workers", "data.workers"),
+        ("grad_clip", "train.clip_max_norm"),
+        ("early_stopping", "train.patience"),
+        ("scheduler", "train.lr_drop"),
+        ("cosine", "train.lr_drop"),
+        ("color_jitter", "data.augment"),
+        ("gpus", "richsem train --gpus"),
+        ("device", "richsem train --device"),
+        ("allow_missing", "init.allow_missing"),
+        ("val", "data.val"),
     ] {
         let hint = setting_hint(name).unwrap_or_default();
         assert!(hint.contains(says), "{name}: {hint}");

@@ -101,6 +101,48 @@ fn printed_commands_are_quoted() {
         .stderr_has("`richsem init \"it's my set\"` writes settings");
 }
 
+/// Whatever the parts are called, what is printed to be typed next works.
+#[test]
+fn what_is_printed_to_be_typed_next_works() {
+    let dir = drawn();
+    let typed = |line: &str, from: &str| -> Vec<String> {
+        let at = line.find(from).unwrap_or_else(|| panic!("no `{from}` in {line}"));
+        let command = line[at..].lines().next().unwrap();
+        command.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    for (out, parts, next) in [
+        ("usual", "train=0.7,valid=0.2,test=0.1", "usual"),
+        ("other", "a=0.5,b=0.5", "other --split a --val other/b.json"),
+        ("folds", "fold0=1,fold1=1,fold2=1", "folds --split fold0 --val folds/fold1.json"),
+        ("half", "train=0.5,rest=0.5", "half --val half/rest.json"),
+        ("second", "first=0.5,val=0.5", "second --split first"),
+        ("many", "train1=0.4,train2=0.4,val=0.2", "many --split train1"),
+    ] {
+        let split = ["dataset", "split", "set/train.json", out, "--images", "set/images"];
+        let ran = dir.command(&[&split[..], &["--parts", parts]].concat()).ok();
+        let init = typed(&ran.stdout, "richsem init");
+        assert_eq!(init[1..].join(" "), next, "{parts}");
+        if !["other", "second"].contains(&out) {
+            continue;
+        }
+        let mut init: Vec<&str> = init.iter().map(String::as_str).collect();
+        init.extend(["--device", "cpu", "--minutes", "0.1"]);
+        let ran = dir.command(&init).ok();
+        assert!(!ran.stderr.contains("no validation set"), "{ran:?}");
+        let doctor = typed(&ran.stderr, "richsem doctor");
+        let doctor: Vec<&str> = doctor.iter().map(String::as_str).collect();
+        let ran = dir.raw_command(&doctor).output().unwrap();
+        let told = String::from_utf8_lossy(&ran.stderr);
+        assert!(!told.contains("error"), "{parts}: {told}");
+    }
+    // What was said of a set is said again.
+    let init = ["init", "other", "--split", "b", "--format", "coco", "-o", "b.toml"];
+    dir.command(&[&init[..], &["--device", "cpu", "--minutes", "0.1"]].concat())
+        .ok()
+        .stderr_has("richsem dataset split other --split b --format coco OUT")
+        .stderr_has("richsem doctor other --split b --format coco");
+}
+
 /// The kind and the sizes are read from the file's tensors.
 #[test]
 fn init_writes_the_backbone_of_the_weights_whatever_its_kind() {
@@ -195,6 +237,20 @@ fn a_preset_needs_no_file_and_flags_change_what_depends_on_them() {
     for part in ["epochs = 1\n", "batch_size = 6\n", "lr_backbone = 0.001\n", "max_size = 64\n"] {
         assert!(config.contains(part), "{part}: {config}");
     }
+    // A set in pieces: each has a flag, and what lacks one names it.
+    for part in ["train.json", "val.json"] {
+        dir.write(part, dir.text(&format!("set/{part}")));
+    }
+    let pieces = ["--data", "train.json", "--val", "val.json", "--device", "cpu"];
+    dir.command(&[&["train", "--preset", "tiny"], &pieces[..]].concat())
+        .fails(1)
+        .stderr_has("--set data.train.images=FOLDER, or for both sets --images FOLDER");
+    let pieces = [&pieces[..], &["--images", "set/images"]].concat();
+    dir.command(&[&["train"], &pieces[..]].concat()).fails(2).stderr_has(
+        "richsem train --preset tiny --data train.json --val val.json --images set/images",
+    );
+    let short = ["--epochs", "1", "--imgsz", "64", "--batch", "6"];
+    dir.command(&[&["train", "--preset", "tiny"], &pieces[..], &short].concat()).ok();
     dir.command(&["train", "--preset", "tinny", "--data", "set"])
         .fails(1)
         .stderr_has("there is no preset `tinny`")

@@ -129,7 +129,8 @@ fn check(dir: &Dir, name: &str, page: &str, sections: &[&str], charts: u64) {
         let what = format!("{name} at {width} pixels: {found:#}");
         assert_eq!(found["width"], width, "{what}");
         assert_eq!(found["document"], width, "the page is wider than the window: {what}");
-        for empty in ["beyond", "clipped", "outside", "touching", "nameless", "loaded"] {
+        for empty in ["beyond", "clipped", "outside", "touching", "nameless", "unfilled", "loaded"]
+        {
             assert_eq!(found[empty].as_array().map(Vec::len), Some(0), "{empty}: {what}");
         }
         assert_eq!(found["sections"], serde_json::json!(sections), "{what}");

@@ -39,6 +39,12 @@ frame.addEventListener("load", () => {
     const wide = table.scrollWidth > table.parentElement.clientWidth + 1;
     return wide && name && view.getComputedStyle(name).position !== "sticky";
   });
+  // Galleries with room at their right that no row takes.
+  const unfilled = [...page.querySelectorAll(".gallery")].filter((gallery) => {
+    const figures = [...gallery.children], columns = view.getComputedStyle(gallery).gridTemplateColumns.split(" ");
+    const right = Math.max(...figures.map((figure) => box(figure).right));
+    return figures.length >= columns.length && right < box(gallery).right - 2;
+  });
   const images = [...page.querySelectorAll("img")];
   const measured = {
     width,
@@ -52,6 +58,7 @@ frame.addEventListener("load", () => {
     outside: outside.map(({ text }) => named(text)),
     touching,
     nameless: nameless.map(named),
+    unfilled: unfilled.map(named),
     images: images.length,
     broken: images.filter((image) => !image.complete || image.naturalWidth === 0).length,
     loaded: view.performance.getEntriesByType("resource").map((entry) => entry.name.slice(0, 100))

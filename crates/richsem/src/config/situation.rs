@@ -16,9 +16,16 @@ fn usual_rates(optimizer: OptimizerKind) -> (&'static str, f64, [f64; 2]) {
     }
 }
 
-/// The first rate that is another optimizer's.
+/// A rate of 0, and the first one that is another optimizer's.
 fn rates(config: &Config) -> Vec<String> {
     let train = &config.train;
+    if train.lr == 0.0 {
+        let what = match train.lr_backbone {
+            0.0 => "nothing is learnt",
+            _ => "nothing but the backbone learns",
+        };
+        return vec![format!("train.lr is 0: {what}")];
+    }
     let (name, much, [from, to]) = usual_rates(train.optimizer);
     let told = |(key, rate): &(&str, f64)| {
         let other = match train.optimizer {
@@ -97,6 +104,8 @@ mod tests {
             ),
             (&["train.lr_backbone=0.5"], "train.lr_backbone is 0.5"),
             (&["train.optimizer=sgd", "train.lr=0.5", "train.lr_backbone=0.5"], "what SGD takes"),
+            (&["train.lr=0", "train.lr_backbone=0"], "train.lr is 0: nothing is learnt"),
+            (&["train.lr=0"], "nothing but the backbone learns"),
         ] {
             let told = of(assignments).join("\n");
             assert!(told.contains(says), "{told}");

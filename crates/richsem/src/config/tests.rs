@@ -400,6 +400,31 @@ fn wrong_values_name_file_key_and_reason() {
     refused("version = 2", &[], &["version", "expected 1, got 2", "hint"]);
     refused("seed = 1", &[], &["version: missing", "version = 1"]);
     refused("version = 1\n[train\nlr = 1", &[], &["c.toml: line 2"]);
+    // Which of two: the message has it, and where the second is.
+    refused(
+        "version = 1\n[train]\nlr = 1\nlr = 2",
+        &[],
+        &["c.toml: line 4: the key `lr` is there twice"],
+    );
+    refused(
+        "version = 1\n[train]\n\n[train]\nlr = 1",
+        &[],
+        &["c.toml: line 4: the key `train` is there"],
+    );
+    // What a file says may not go with what a preset says: the file is named, not the preset.
+    refused(
+        "version = 1\nextends = \"preset:tiny\"\n[model.dino.transformer]\nnheads = 7",
+        &[],
+        &[
+            "c.toml: model.dino.transformer.hidden_dim: expected a multiple of nheads (7)",
+            "hint: `model.dino.transformer.nheads` is said here, `model.dino.transformer.hidden_dim` in preset:tiny",
+        ],
+    );
+    refused(
+        "version = 1\nextends = \"preset:tiny\"",
+        &["model.dino.transformer.nheads=7"],
+        &["`set`: model.dino.transformer.hidden_dim"],
+    );
     refused("version = 1", &["train.lr"], &["`set`", "key=value"]);
     refused("version = 1\nextends = 3", &[], &["extends"]);
     refused("version = 1\nextends = \"c.toml\"", &[], &["extends itself"]);

@@ -62,6 +62,7 @@ pub enum Protocol {
     /// verified, of which groups of objects and a hierarchy are part ([`openimages`]).
     OpenImages,
     /// COCO's metrics, and beside them those of Visual Genome's 1600 classes ([`visual_genome`]).
+    #[serde(rename = "visual-genome", alias = "visualgenome")]
     VisualGenome,
 }
 

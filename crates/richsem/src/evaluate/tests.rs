@@ -284,3 +284,15 @@ fn detections_of_other_data_are_named() {
     let lvis = Evaluator::of_as(&dataset, Some(Protocol::Lvis)).err().unwrap().to_string();
     assert!(lvis.contains("neg_category_ids"), "{lvis}");
 }
+
+/// Files have the words of the option; former files are read.
+#[test]
+fn a_protocol_is_written_as_its_option() {
+    let written = |protocol: Protocol| serde_json::to_value(protocol).unwrap();
+    assert_eq!(written(Protocol::VisualGenome), "visual-genome");
+    assert_eq!(written(Protocol::OpenImages), "openimages");
+    for name in ["visual-genome", "visualgenome"] {
+        let read: Protocol = serde_json::from_value(name.into()).unwrap();
+        assert_eq!(read, Protocol::VisualGenome);
+    }
+}

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, read_text, write_atomically},
+    settings::not_toml,
     vocabulary::{ByName, CategoryId, Match, Vocabulary},
 };
 
@@ -185,8 +186,7 @@ impl Thresholds {
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let thresholds: Self = toml::from_str(&text).map_err(|error| {
-            Error::invalid(path, "thresholds", error.to_string().trim_end().to_owned())
-                .with_hint("`eval --save-thresholds` writes such files")
+            not_toml(path, &text, &error).with_hint("`eval --save-thresholds` writes such files")
         })?;
         if thresholds.version != VERSION {
             let problem = format!("{}; expected {VERSION}", thresholds.version);

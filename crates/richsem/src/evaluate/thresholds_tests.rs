@@ -120,7 +120,8 @@ fn files_that_are_wrong_are_named() {
     let path = folder.path().join("thresholds.toml");
     let class = "[[classes]]\nid = 1\nname = \"cat\"\nthreshold = 0.5\n";
     for (text, says) in [
-        ("", "version"),
+        ("", "TOML: the file is empty\n  hint: `eval --save-thresholds` writes"),
+        ("# nothing\n", "version"),
         ("version = 1\nglobal = 0.5\n[[clas", "line 3"),
         ("{\"version\": 1}", "hint:"),
         ("version = 2\nglobal = 0.5\n", "version: 2; expected 1"),
@@ -137,6 +138,7 @@ fn files_that_are_wrong_are_named() {
         fs_err::write(&path, text).unwrap();
         let error = Thresholds::read(&path).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains("thresholds.toml"), "{text}: {error}");
+        assert!(!error.contains("TOML parse error"), "{text}: {error}");
     }
     fs_err::write(&path, b"version = 1\nglobal = 0.5 # \xe4").unwrap();
     let error = Thresholds::read(&path).unwrap_err().to_string();

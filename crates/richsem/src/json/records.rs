@@ -228,11 +228,27 @@ fn explain<'a, T: JsonRecord<'a>>(
                 Value::String(_) if expected == INTEGER => error.with_hint(
                     "ids are numbers; write a name into `file_name`, which also finds the image",
                 ),
+                Value::Number(number)
+                    if is_too_large(number) && [INTEGER, ID].contains(&expected) =>
+                {
+                    let strings =
+                        if expected == ID { "; larger ones are written as strings" } else { "" };
+                    error.with_hint(format!(
+                        "integers are from {} to {}{strings}",
+                        i64::MIN,
+                        i64::MAX
+                    ))
+                }
                 _ => error,
             }
         }
         _ => Error::invalid(file, record, reason),
     }
+}
+
+/// Whether a whole number does not fit into 64 bits with a sign.
+fn is_too_large(number: &serde_json::Number) -> bool {
+    number.as_i64().is_none() && number.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
 /// Why `bytes`, the record `record` at byte `offset` of `file`, are not JSON.

@@ -23,6 +23,7 @@ use crate::{
     },
     error::{Error, Result, first_few, read_text},
     json::{self, JsonRecord, JsonStream, TopLevel},
+    plural::clause,
     vocabulary::{Category, Frequency},
 };
 
@@ -207,6 +208,8 @@ impl Names {
     fn of_list(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let (mut classes, mut blank) = (Vec::new(), 0);
+        // Names that are meant to have a comma are cut there.
+        let (mut cut, mut example) = (0, None);
         for line in text.lines().map(str::trim) {
             if line.is_empty() {
                 blank += 1;
@@ -221,11 +224,24 @@ impl Names {
                     .with_hint("a class a line; synonyms behind commas"));
             };
             let mut class = by_id(if id.is_empty() { name } else { id }, name);
-            class.synonyms.extend(words.map(str::to_owned));
+            let synonyms: Vec<String> = words.map(str::to_owned).collect();
+            // ImageNet's lines, with a tab, are made so.
+            if id.is_empty() && !synonyms.is_empty() {
+                cut += 1;
+                example.get_or_insert_with(|| format!("`{line}` is the class `{name}`"));
+            }
+            class.synonyms.extend(synonyms);
             classes.push(class);
         }
         let note = format!("{} lines, one a class; {blank} blank ones", classes.len());
-        Ok(Self::new(path, classes, note))
+        let mut names = Self::new(path, classes, note);
+        if let Some(example) = example {
+            names.notes.push(format!(
+                "{} commas, and what follows one is a synonym: {example}",
+                clause(cut, "line", ["has", "have"])
+            ));
+        }
+        Ok(names)
     }
 
     fn of_csv(path: &Path) -> Result<Self> {

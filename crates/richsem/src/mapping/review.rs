@@ -5,7 +5,10 @@ use std::{fmt::Write as _, path::Path};
 use serde::Deserialize;
 
 use super::{Candidate, ClassName, Decision, Mapping, Relation};
-use crate::error::{Error, Result, read_text, write_atomically};
+use crate::{
+    error::{Error, Result, read_text, write_atomically},
+    settings::not_toml,
+};
 
 /// Version of the file's format.
 const VERSION: u32 = 1;
@@ -88,10 +91,12 @@ impl Review {
         if !path.exists() {
             return Ok(Self { version: VERSION, entries: Vec::new() });
         }
-        let review: Self = toml::from_str(&read_text(path)?).map_err(|error| {
-            Error::invalid(path, "TOML", error.to_string().trim_end().to_owned()).with_hint(
-                "mend it, or put the file away: it holds decisions, and is never overwritten unread",
-            )
+        let text = read_text(path)?;
+        let review: Self = toml::from_str(&text).map_err(|error| {
+            not_toml(path, &text, &error).with_hint(match text.trim() {
+                "" => "remove it, or give another name: `richsem map` writes the file",
+                _ => "mend it, or put the file away: it holds decisions, and is never overwritten unread",
+            })
         })?;
         if review.version != VERSION {
             let problem = format!("expected {VERSION}, got {}", review.version);

@@ -329,10 +329,13 @@ impl Situation {
             self.time(length, pace) <= seconds
         };
         let epochs = (1..wanted.epochs).rev().find(fits).unwrap_or(1);
-        let minutes = format!("{:.0}", seconds / 60.0);
+        let (time, unit) = match seconds {
+            90.0.. => (format!("{:.0}", seconds / 60.0), "minute"),
+            _ => (format!("{:.0}", seconds.max(1.0)), "second"),
+        };
         let why = format!(
-            "what fits into {minutes} {} here; {} {} would be better: {why}",
-            plural::of(&minutes, "minute"),
+            "what fits into {time} {} here; {} {} would be better: {why}",
+            plural::of(&time, unit),
             wanted.epochs,
             plural::of(wanted.epochs, "epoch")
         );
@@ -360,7 +363,10 @@ impl Recipe {
         let Length { epochs, steps, eval_every } = length;
         let number = |n: u64| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
         let drop = ((epochs as f64 * DROP_AT).round() as u64).min(epochs.saturating_sub(1)).max(1);
-        let drops = if epochs > 2 { vec![number(drop)] } else { Vec::new() };
+        let (drops, why_drop) = match epochs {
+            3.. => (vec![number(drop)], "the rate drops to a tenth near the end"),
+            _ => (Vec::new(), "in so few epochs the rate does not drop"),
+        };
         let all = epochs * steps;
         for (key, value, why) in [
             ("data.batch_size", number(batch.0 as u64), batch.1.to_owned()),
@@ -369,11 +375,7 @@ impl Recipe {
                 number(epochs),
                 format!("{why}. {} each", counted(steps as usize, "step")),
             ),
-            (
-                "train.lr_drop",
-                Value::Array(drops),
-                "the rate drops to a tenth near the end".to_owned(),
-            ),
+            ("train.lr_drop", Value::Array(drops), why_drop.to_owned()),
             (
                 "train.warmup_steps",
                 number((all / 20).min(100)),

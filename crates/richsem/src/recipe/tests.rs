@@ -144,8 +144,10 @@ fn a_run_is_as_long_as_it_must_be_or_as_time_allows() {
     let seconds = config.train.epochs as f64 * 15.0 + evaluations as f64 * 4.35;
     assert!((580.0..=600.0).contains(&seconds), "{seconds}: {text}");
     assert!(text.contains("what fits into 10 minutes here; 120 epochs would be better"), "{text}");
-    let (_, config) = written(&situation(Beginning::Scratch, CPU), Some(1.0));
+    let (text, config) = written(&situation(Beginning::Scratch, CPU), Some(12.0));
     assert_eq!((config.train.epochs, &*config.train.lr_drop), (1, &[][..]));
+    assert!(text.contains("what fits into 12 seconds here"), "{text}");
+    assert!(text.contains("the rate does not drop\nlr_drop = []\n"), "{text}");
 }
 
 /// Whatever the kind and the sizes, the settings are those of the weights, on the CPU and on a GPU.

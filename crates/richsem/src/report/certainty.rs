@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{escape, percent, thousands};
+use super::{escape, percent, things, thousands};
 use crate::evaluate::{Comparison, Intervals, Summary};
 
 pub(super) fn section(summary: &Summary) -> String {
@@ -20,13 +20,16 @@ const CLASSES_AND_BOXES: &str =
     "<th class=\"num\">classes</th><th class=\"num\">boxes</th></tr></thead>\n<tbody>\n";
 
 fn intervals(intervals: &Intervals) -> String {
+    // A set without boxes.
+    if intervals.metrics.iter().all(|metric| metric.value.is_none()) {
+        return String::new();
+    }
     let mut html = format!(
-        "<p>95 % intervals: for these classes on other images, by leaving out each of {} groups of \
-         images; and for classes in general, of which these are a sample. Another training may \
+        "<p>95 % intervals: for these classes on other images, by leaving out each of {} of images; and for classes in general, of which these are a sample. Another training may \
          differ by more.</p>\n<div class=\"scroll\"><table><thead><tr><th></th>\
          <th class=\"num\">value</th><th class=\"num\">other images</th>\
          <th class=\"num\">classes in general</th>{CLASSES_AND_BOXES}",
-        intervals.groups
+        things(intervals.groups, "group")
     );
     for metric in intervals.metrics.iter().filter(|metric| metric.value.is_some()) {
         let _ = writeln!(
@@ -71,4 +74,23 @@ fn comparison(comparison: &Comparison) -> String {
     }
     html.push_str("</tbody></table></div>\n");
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::intervals::MetricInterval;
+
+    #[test]
+    fn a_set_without_boxes_has_no_table_of_intervals() {
+        let of = |value: Option<f64>, groups: usize| {
+            let (name, interval, over_classes) = ("AP".to_owned(), None, None);
+            let (classes, boxes) = (0, 0);
+            let metric = MetricInterval { name, value, interval, over_classes, classes, boxes };
+            intervals(&Intervals { groups, metrics: vec![metric], per_class: vec![] })
+        };
+        assert_eq!(of(None, 1), "");
+        assert!(of(Some(0.5), 1).contains("each of 1 group of images;"));
+        assert!(of(Some(0.5), 50).contains("each of 50 groups of images;"));
+    }
 }

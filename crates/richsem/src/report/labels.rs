@@ -32,7 +32,7 @@ pub(super) fn section(labels: &Labels) -> String {
             title: "Boxes in an image",
             x_label: "boxes",
             what: "images",
-            classes: &["0", "1", "2", "3–4", "5–8", "–16", "–32", "33–"],
+            classes: &["0", "1", "2", "3–4", "5–8", "9–16", "17–32", "33–"],
             groups: &images,
         },
         Bars {
@@ -45,4 +45,17 @@ pub(super) fn section(labels: &Labels) -> String {
     ];
     let charts: String = charts.iter().filter_map(Bars::render).collect();
     format!("{lead}<div class=\"charts\">{charts}</div>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_class_of_a_chart_reads_as_a_negative_number() {
+        let set = LabelStatistics { boxes_per_image: [1; 8], sides: [1; 8], ..Default::default() };
+        let html = section(&Labels { train: set, val: None });
+        assert!(html.contains(">9–16<") && html.contains(">17–32<"), "{html}");
+        assert!(!html.contains(">–"), "{html}");
+    }
 }

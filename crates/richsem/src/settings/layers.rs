@@ -12,7 +12,7 @@ use super::{
     Form,
     keys::{at, named_at, put, remove, take},
     presets::Parent,
-    words::{in_plain_words, nearest, unknown_name},
+    words::{in_plain_words, nearest, not_toml, unknown_name},
 };
 use crate::{
     argument::Argument,
@@ -24,8 +24,8 @@ use crate::{
 pub(crate) struct Merged {
     pub(super) table: Table,
     /// Dotted key → the file that said it last, or [`Argument::Set`].
-    origins: BTreeMap<String, PathBuf>,
-    main: PathBuf,
+    pub(super) origins: BTreeMap<String, PathBuf>,
+    pub(super) main: PathBuf,
 }
 
 /// One setting over those of the files.
@@ -119,7 +119,7 @@ fn merge_text(
 ) -> Result<()> {
     let path = &*this.name();
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
-        let error = Error::invalid(path, position(text, &e), e.message().to_owned());
+        let error = not_toml(path, text, &e);
         if text.trim_start().starts_with('{') { error.with_hint(NOT_TOML) } else { error }
     })?;
     match table.remove("extends") {
@@ -138,12 +138,6 @@ fn merge_text(
     absolute_paths(form, &mut table, this.folder());
     overlay(&mut merged.table, table, "", path, &mut merged.origins);
     Ok(())
-}
-
-fn position(text: &str, error: &toml::de::Error) -> String {
-    let Some(span) = error.span() else { return "TOML".into() };
-    let before = &text.as_bytes()[..span.start.min(text.len())];
-    format!("line {}", before.iter().filter(|&&b| b == b'\n').count() + 1)
 }
 
 /// Writes strings that stand for a table as that table. It takes the place of one in `base`: nothing of
@@ -453,29 +447,5 @@ impl Merged {
         let sets = self.table.get("data")?.get("extra")?.as_table()?;
         let others: Vec<&str> = sets.keys().map(String::as_str).filter(|n| *n != name).collect();
         nearest(name, &others)
-    }
-
-    /// The file that said this key, or the nearest table above it.
-    pub(super) fn origin(&self, key: &str) -> &Path {
-        let mut key = key;
-        loop {
-            if let Some(file) = self.origins.get(key) {
-                return file;
-            }
-            match key.rsplit_once('.') {
-                Some((parent, _)) => key = parent,
-                None => return &self.main,
-            }
-        }
-    }
-
-    /// Adds the file to an error about a key.
-    fn locate(&self, error: Error) -> Error {
-        match error {
-            Error::Config { key, problem, hint } => {
-                Error::Invalid { file: self.origin(&key).to_owned(), field: key, problem, hint }
-            }
-            other => other,
-        }
     }
 }

@@ -4,6 +4,7 @@
 mod forgiving;
 mod keys;
 mod layers;
+mod origins;
 mod presets;
 mod words;
 
@@ -14,6 +15,7 @@ use toml::Table;
 
 pub(crate) use layers::{Assignment, Merged};
 pub use presets::Preset;
+pub(crate) use words::not_toml;
 
 use crate::error::{Error, Result};
 

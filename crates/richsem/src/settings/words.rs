@@ -1,5 +1,9 @@
 //! Serde's messages in the words of settings files.
 
+use std::path::Path;
+
+use crate::error::Error;
+
 /// Serde's message with TOML's words for Rust's types.
 pub(super) fn in_plain_words(message: &str) -> String {
     if message.starts_with("wanted exactly 1 element") {
@@ -44,4 +48,28 @@ pub(super) fn unknown_name<'a>(message: &'a str, what: &str) -> Option<(&'a str,
     let rest = message.strip_prefix("unknown ")?.strip_prefix(what)?.strip_prefix(" `")?;
     let (unknown, rest) = rest.split_once('`')?;
     Some((unknown, rest.split('`').skip(1).step_by(2).collect()))
+}
+
+/// What is wrong with a text that was to be TOML, in one line, and where.
+pub(crate) fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    if text.trim().is_empty() {
+        return Error::invalid(path, "TOML", "the file is empty");
+    }
+    let message = error.message();
+    let Some(span) = error.span() else { return Error::invalid(path, "TOML", message.to_owned()) };
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    if message == "duplicate key"
+        && let Some(key) = text.get(span)
+    {
+        // The message does not say which.
+        return Error::invalid(
+            path,
+            format!("line {line}"),
+            format!("the key `{key}` is there twice"),
+        );
+    }
+    let key = text.lines().nth(line - 1).and_then(|line| Some(line.split_once('=')?.0.trim()));
+    let at = key.map(|key| format!(" (`{key}`)")).unwrap_or_default();
+    Error::invalid(path, format!("line {line}{at}"), in_plain_words(message))
 }

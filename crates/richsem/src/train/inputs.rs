@@ -4,6 +4,7 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use super::{Observer, check_vocabularies};
 use crate::{
+    argument::Argument,
     collective::Collective,
     config::{Config, SplitConfig},
     data::{
@@ -124,7 +125,10 @@ impl Split {
         let entries = entries(&dataset);
         if let Some(problem) = store.holds_none_of(entries.iter().map(|e| e.name.as_str())) {
             return Err(Error::config(format!("{key}.images"), problem)
-                .with_hint("give what the file names in the annotations are relative to"));
+                .with_hint(format!(
+                    "give what the file names in the annotations are relative to: {} {key}.images=FOLDER",
+                    Argument::Set
+                )));
         }
         Ok((dataset, Self { store: Arc::new(store), entries: Arc::new(entries) }))
     }
@@ -152,7 +156,12 @@ fn open(
             config.annotations.display()
         );
         Error::config(format!("{key}.images"), problem)
-            .with_hint("give the folder or archive that the file names in the annotations are in")
+            .with_hint(format!(
+                "give the folder or archive that the file names in the annotations are in: {} {key}.images=FOLDER, or \
+                 for both sets {} FOLDER",
+                Argument::Set,
+                Argument::Images
+            ))
     })?;
     let store = ImageStore::open_with(images, config.orientation, &mut |at| {
         progress(Reading::Indexing(at))

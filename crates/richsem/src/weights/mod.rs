@@ -165,6 +165,13 @@ fn mirror_address(mirror: &str) -> Result<String> {
     }
     let folder = Path::new(mirror);
     if !folder.is_dir() {
+        // `/data/mirror`, `./mirror`, `~/mirror` are no servers.
+        if mirror.starts_with(['/', '.', '~']) {
+            let problem = format!("{MIRROR}: there is no folder `{mirror}`");
+            return Err(Error::other(problem).with_hint(
+                "write the path of a folder that has the files, or an address, as https://…",
+            ));
+        }
         let problem = format!("{MIRROR}: `{mirror}` is no folder here, and no address");
         return Err(Error::other(problem).with_hint(format!(
             "write https://{mirror}, if it is a server, or the path of a folder that has the files"
@@ -377,6 +384,11 @@ mod tests {
         let elsewhere = Places { mirror: Some("absent/place".to_owned()), ..places.clone() };
         let error = told(&small(SUM), &elsewhere);
         assert!(error.contains("RICHSEM_MIRROR: `absent/place` is no folder"), "{error}");
+        for path in ["/no/folder", "./folder", "~/folder"] {
+            let error = mirror_address(path).unwrap_err().to_string();
+            assert!(error.contains(&format!("there is no folder `{path}`")), "{error}");
+            assert!(!error.contains("https:///") && !error.contains("https://."), "{error}");
+        }
         std::fs::write(folder.path().join("file"), "").unwrap();
         let unwritable = Places { folder: folder.path().join("file/weights"), ..places.clone() };
         assert!(told(&small(SUM), &unwritable).contains("RICHSEM_HOME"));

@@ -3,6 +3,7 @@
 mod beginning;
 mod extra;
 mod memory;
+mod sets;
 mod trial;
 
 use std::{
@@ -13,17 +14,8 @@ use std::{
 use anyhow::{Result, anyhow};
 use richsem::{
     config::Config,
-    data::{
-        dataset::Dataset,
-        entries,
-        formats::{Opening, same_split},
-        image_io::Orientation,
-        image_store::ImageStore,
-    },
-    doctor::{
-        Examination, Options, Part, Role, Scale, Watch, examine,
-        scheme::{Place, Value},
-    },
+    data::{dataset::Dataset, entries},
+    doctor::{Examination, Options, Part, Role, Scale, Watch, examine},
     error::write_atomically,
     plural::counted,
     recipe::{Beginning, Length, Machine, Situation},
@@ -40,6 +32,7 @@ use crate::{
 use beginning::beginning;
 use extra::Extra;
 use memory::Need;
+use sets::{Opened, open, open_val};
 use trial::{Images, Trial, trial};
 
 const HELP: &str = "\
@@ -110,21 +103,6 @@ fn minutes(text: &str) -> Result<f64, String> {
     value.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
-/// An annotated set, its images, and where it is.
-struct Opened {
-    dataset: Dataset,
-    store: ImageStore,
-    place: Place,
-}
-
-impl Opened {
-    /// Its images, by their names.
-    fn images(&self) -> (&ImageStore, impl ExactSizeIterator<Item = &str>) {
-        let images = self.dataset.images().iter();
-        (&self.store, images.map(|image| image.file_name.as_str()))
-    }
-}
-
 pub(crate) fn run(args: &Args) -> Result<u8> {
     let file = args.output.clone().unwrap_or_else(|| default_file(&args.data));
     check(args, &file)?;
@@ -139,8 +117,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     if val.is_none() {
         output::warn(format!(
-            "no validation set: nothing will be evaluated. `richsem dataset split {} OUT` divides the set",
-            quoted(&args.data)
+            "no validation set: nothing will be evaluated. Another set is --val DATA, and `richsem dataset split {}{} \
+             OUT` divides this one",
+            quoted(&args.data),
+            args.set.typed()
         ));
     }
     let extra = args.extra.as_deref().map(|path| Extra::open(path, &train.dataset)).transpose()?;
@@ -288,76 +268,6 @@ fn text(path: &Path, folder: Option<&Path>) -> Result<String> {
     })
 }
 
-fn open(args: &Args, path: &Path, usual: &'static str, folder: Option<&Path>) -> Result<Opened> {
-    let set = if usual == "train" { args.set.opening() } else { Opening::default() };
-    let orientation = args.orientation.get();
-    let images = args.images_of(usual);
-    let opening = Opening {
-        images: images.map(Path::to_owned),
-        usual_split: Some(usual),
-        orientation,
-        ..set.clone()
-    };
-    let dataset = progress::open_set(path, &opening)?;
-    let report = dataset.report();
-    match usual {
-        "train" => output::note(format!("{}: {report}", path.display())),
-        _ => output::note(format!("{}: {}", path.display(), report.without_counted_groups())),
-    }
-    let at = dataset.images_in(images).ok_or_else(|| {
-        anyhow!(
-            "--images: missing: the images of `{}` are not near the annotations, and training needs them\n  hint: give \
-             the folder or archive that the file names in the annotations are in",
-            path.display()
-        )
-    })?;
-    let store = progress::open_images(at, orientation)?;
-    let names = dataset.images().iter().map(|image| image.file_name.as_str());
-    if let Some(problem) = store.holds_none_of(names) {
-        let (flag, other) = match usual {
-            "val" if args.val_images.is_some() => ("--val-images", ""),
-            "val" if args.val.is_some() => {
-                ("--images", "; those of --val may be elsewhere: --val-images")
-            }
-            _ => ("--images", ""),
-        };
-        return Err(anyhow!(
-            "{flag}: {}: {problem}\n  hint: give what the file names in the annotations are relative to{other}",
-            path.display()
-        ));
-    }
-    let mut settings: Vec<(String, Value)> =
-        vec![("annotations".to_owned(), text(path, folder)?.into())];
-    if let Some(format) = &set.format {
-        settings.push(("format".to_owned(), format.clone().into()));
-    }
-    if !dataset.split().is_empty() && !same_split(dataset.split(), usual) || set.split.is_some() {
-        settings.push(("split".to_owned(), dataset.split().into()));
-    }
-    if let Some(images) = images {
-        settings.push(("images".to_owned(), text(images, folder)?.into()));
-    }
-    if orientation == Orientation::Stored {
-        settings.push(("orientation".to_owned(), "stored".into()));
-    }
-    Ok(Opened { dataset, store, place: Place { key: format!("data.{usual}"), settings } })
-}
-
-/// The set that is named, or the validation part of the training set's own.
-fn open_val(args: &Args, folder: Option<&Path>) -> Result<Option<Opened>> {
-    let path = match &args.val {
-        Some(path) => path,
-        None => {
-            let parts = Dataset::parts(&args.data, &args.set.opening())?;
-            if !parts.iter().any(|part| same_split(part, "val")) {
-                return Ok(None);
-            }
-            &args.data
-        }
-    };
-    open(args, path, "val", folder).map(Some)
-}
-
 fn machine(device: Device) -> Machine {
     match device {
         Device::Cpu => Machine::Cpu {
@@ -482,8 +392,12 @@ fn tell(
         None => (String::new(), String::new()),
         Some(val) => {
             let on = quoted(val.dataset.path());
+            let how = match &args.val {
+                Some(_) => String::new(),
+                None => args.set.typed_of_any_part(),
+            };
             let eval = format!(
-                "\n  richsem eval --weights {run} --annotations {on}{of_val}{orientation} --per-class"
+                "\n  richsem eval --weights {run} --annotations {on}{how}{of_val}{orientation} --per-class"
             );
             let also = flag("--val", args.val.as_deref());
             (eval, also + &flag("--val-images", args.val_images.as_deref()))
@@ -495,8 +409,9 @@ fn tell(
         quoted(file),
     ))?;
     output::note(format!(
-        "Faults in the set: richsem doctor {}{also}{images}{orientation}",
-        quoted(&args.data)
+        "Faults in the set: richsem doctor {}{}{also}{images}{orientation}",
+        quoted(&args.data),
+        args.set.typed()
     ));
     Ok(())
 }

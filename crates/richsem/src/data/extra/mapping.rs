@@ -231,8 +231,7 @@ fn read(path: &Path, vocabulary: &Vocabulary) -> Result<Table> {
     let text = crate::error::read_text(path)?;
     let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
     let value: Value = if is_toml {
-        toml::from_str(&text)
-            .map_err(|e| Error::invalid(path, "TOML", e.to_string().trim_end().to_owned()))?
+        toml::from_str(&text).map_err(|e| crate::settings::not_toml(path, &text, &e))?
     } else {
         serde_json::from_str(&text).map_err(|e| {
             Error::invalid(path, "JSON", e.to_string())

@@ -39,6 +39,9 @@ fn every_kind_of_file_gives_its_classes() {
         (Some("n02121808"), "domestic cat")
     );
     assert!(names.notes[0].contains("4 lines") && names.notes[0].contains("1 blank"));
+    // Whoever means a name with a comma is told; ImageNet's lines have their commas for synonyms.
+    let told = "1 line has commas, and what follows one is a synonym: `stop sign,stopsign` is the class `stop sign`";
+    assert_eq!(names.notes[1..], [told]);
     for name in ["n02690373", "zebra", ".hidden"] {
         std::fs::create_dir_all(at.join("set").join(name)).unwrap();
     }

@@ -78,10 +78,10 @@ fn what_cannot_be_read_or_meant_is_refused() {
         format!("version = 1\n[[class]]\nfrom = \"/m/b\"\ndecision = {decision}\n")
     };
     for (text, says) in [
-        ("version = ".to_owned(), "TOML"),
-        (entry("3"), "TOML"),
+        ("version = ".to_owned(), "line 1"),
+        (entry("3"), "line 4"),
         ("version = 2".to_owned(), "expected 1, got 2"),
-        (String::new(), "version"),
+        (String::new(), "TOML: the file is empty\n  hint: remove it"),
         (entry("\"\"") + "[[class]]\nfrom = \"/m/b\"\n", "class[1].from: `/m/b` is there twice"),
         ("version = 1\n[[class]]\nfrm = \"/m/b\"\n".to_owned(), "frm"),
     ] {

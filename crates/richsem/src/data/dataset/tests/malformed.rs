@@ -221,6 +221,15 @@ fn fields_of_the_wrong_type() {
         "expected an integer or a string, got 7.5",
         "",
     );
+    // One more than fits, and many more.
+    for large in ["9223372036854775808", "92233720368547758080000"] {
+        refused(
+            with("\"id\": 7", &format!("\"id\": {large}")),
+            "annotations[0].id",
+            "expected an integer or a string, got 9",
+            "to 9223372036854775807; larger ones are written as strings",
+        );
+    }
     refused(
         with("\"image_id\": 20", "\"image_id\": null"),
         "annotations[0].image_id",
