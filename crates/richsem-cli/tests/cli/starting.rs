@@ -135,12 +135,15 @@ fn what_is_printed_to_be_typed_next_works() {
         let told = String::from_utf8_lossy(&ran.stderr);
         assert!(!told.contains("error"), "{parts}: {told}");
     }
+    // A run that is there is another one.
+    std::fs::create_dir_all(dir.path("runs/b")).unwrap();
     // What was said of a set is said again.
     let init = ["init", "other", "--split", "b", "--format", "coco", "-o", "b.toml"];
     dir.command(&[&init[..], &["--device", "cpu", "--minutes", "0.1"]].concat())
         .ok()
-        .stderr_has("richsem dataset split other --split b --format coco OUT")
-        .stderr_has("richsem doctor other --split b --format coco");
+        .stderr_has("richsem dataset split other OUT --split b --format coco`")
+        .stderr_has("richsem doctor other --split b --format coco")
+        .stdout_has("richsem train -c b.toml --run runs/b-2");
 }
 
 /// The kind and the sizes are read from the file's tensors.

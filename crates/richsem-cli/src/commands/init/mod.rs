@@ -4,6 +4,7 @@ mod beginning;
 mod extra;
 mod memory;
 mod sets;
+mod told;
 mod trial;
 
 use std::{
@@ -18,7 +19,7 @@ use richsem::{
     doctor::{Examination, Options, Part, Role, Scale, Watch, examine},
     error::write_atomically,
     plural::counted,
-    recipe::{Beginning, Length, Machine, Situation},
+    recipe::{Length, Machine, Situation},
     shell::quoted,
     train::{check_vocabularies, learned_by_heart},
 };
@@ -26,13 +27,14 @@ use tch::Device;
 use torch_ext::device_name;
 
 use crate::{
-    args::{DeviceArgs, OrientationArgs, SetArgs, orientation_words},
-    exit, output, progress, table,
+    args::{DeviceArgs, OrientationArgs, SetArgs},
+    exit, output, progress,
 };
 use beginning::beginning;
 use extra::Extra;
 use memory::Need;
 use sets::{Opened, open, open_val};
+use told::{places, tell};
 use trial::{Images, Trial, trial};
 
 const HELP: &str = "\
@@ -117,10 +119,11 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     }
     if val.is_none() {
         output::warn(format!(
-            "no validation set: nothing will be evaluated. Another set is --val DATA, and `richsem dataset split {}{} \
-             OUT` divides this one",
+            "no validation set: nothing will be evaluated. Another set is --val DATA, and `richsem dataset split {} OUT{}{}` \
+             divides this one",
             quoted(&args.data),
-            args.set.typed()
+            args.set.typed(),
+            places(args)
         ));
     }
     let extra = args.extra.as_deref().map(|path| Extra::open(path, &train.dataset)).transpose()?;
@@ -341,77 +344,4 @@ fn head(
         trial.size[1]
     );
     text
-}
-
-fn tell(
-    args: &Args,
-    file: &Path,
-    situation: &Situation,
-    recipe: &richsem::recipe::Recipe,
-    (batch, length, time): (usize, Length, f64),
-    val: Option<&Opened>,
-) -> Result<()> {
-    let run = quoted(Path::new("runs").join(file.file_stem().unwrap_or_default()));
-    let start = match &situation.beginning {
-        Beginning::Scratch => "from scratch".to_owned(),
-        Beginning::Backbone { backbone, .. } => format!("from a trained {}", backbone.describe()),
-        Beginning::Detector { .. } => "from a detector".to_owned(),
-        Beginning::Official { .. } => "from DINO's checkpoint on COCO".to_owned(),
-    };
-    let rate = |key: &str| {
-        let choice = recipe.choices.iter().find(|choice| choice.key == key);
-        choice.map(|choice| choice.value.to_string()).unwrap_or_default()
-    };
-    let rows = vec![
-        vec!["settings".to_owned(), file.display().to_string()],
-        vec!["start".to_owned(), start],
-        vec!["preset".to_owned(), recipe.preset.unwrap_or("none: DINO's defaults").to_owned()],
-        vec![
-            "rates".to_owned(),
-            format!("{}, backbone {}", rate("train.lr"), rate("train.lr_backbone")),
-        ],
-        vec![
-            "length".to_owned(),
-            format!(
-                "{} of {}, {} each",
-                counted(length.epochs as usize, "epoch"),
-                counted(length.steps as usize, "step"),
-                counted(batch, "image")
-            ),
-        ],
-        vec!["time".to_owned(), format!("about {}", progress::hms(time))],
-    ];
-    output::print(table::table(&["<what", "<chosen"], rows))?;
-    let flag = |name: &str, path: Option<&Path>| {
-        path.map(|path| format!(" {name} {}", quoted(path))).unwrap_or_default()
-    };
-    let images = flag("--images", args.images.as_deref());
-    let of_val = flag("--images", args.images_of("val"));
-    let orientation = orientation_words(args.orientation.get());
-    let (eval, also) = match val {
-        None => (String::new(), String::new()),
-        Some(val) => {
-            let on = quoted(val.dataset.path());
-            let how = match &args.val {
-                Some(_) => String::new(),
-                None => args.set.typed_of_any_part(),
-            };
-            let eval = format!(
-                "\n  richsem eval --weights {run} --annotations {on}{how}{of_val}{orientation} --per-class"
-            );
-            let also = flag("--val", args.val.as_deref());
-            (eval, also + &flag("--val-images", args.val_images.as_deref()))
-        }
-    };
-    output::print(format!(
-        "\nNext:\n  richsem train -c {} --run {run}{eval}\n  richsem predict IMAGE --weights {run} \
-         --output found{orientation}",
-        quoted(file),
-    ))?;
-    output::note(format!(
-        "Faults in the set: richsem doctor {}{}{also}{images}{orientation}",
-        quoted(&args.data),
-        args.set.typed()
-    ));
-    Ok(())
 }
