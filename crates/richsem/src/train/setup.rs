@@ -162,9 +162,10 @@ pub fn learned_by_heart<'a>(
 ) -> Option<String> {
     let root = |store: &ImageStore| std::fs::canonicalize(store.path()).ok();
     let (train, val) = (root(train)?, root(val)?);
-    let learned: HashSet<PathBuf> = of_train.map(|name| train.join(name)).collect();
     let all = of_val.len();
-    let mut both = of_val.filter(|name| learned.contains(&val.join(name)));
+    // The validation set is the smaller one, as a rule.
+    let judged: HashSet<PathBuf> = of_val.map(|name| val.join(name)).collect();
+    let mut both = of_train.filter(|name| judged.contains(&train.join(name)));
     let first = both.next()?;
     let count = 1 + both.count();
     Some(format!(
