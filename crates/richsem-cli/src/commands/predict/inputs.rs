@@ -22,7 +22,7 @@ use richsem::{
     train::ClassIds,
 };
 
-use super::{Args, Written, place::Place};
+use super::{Args, Written};
 use crate::{
     args::{self, SetArgs},
     images,
@@ -37,8 +37,6 @@ pub(super) struct Inputs {
     /// What the results of each image are called in the output folder.
     pub(super) result_names: Vec<Name>,
     pub(super) known: Vec<ImageInfo>,
-    /// Where the results go.
-    pub(super) place: Place,
     /// The images of the annotation file; none without one.
     pub(super) names: ImageNames,
     /// The annotation file, until its classes are known.
@@ -60,7 +58,6 @@ impl Inputs {
         let (result_names, told) = images::result_names(&images, &args.output, stems)?;
         told.into_iter().for_each(output::note);
         output::check_new_folder(&args.output, "--output")?;
-        let place = Place::find(args, &result_names)?;
         output::check_input(&args.weights, "--weights", "file or folder")?;
         if let Some(file) = &args.thresholds {
             output::check_input_file(file, "--thresholds")?;
@@ -78,7 +75,7 @@ impl Inputs {
             output::check_apart(raw, "--raw", &images.chain(given).collect::<Vec<_>>())?;
         }
         let (known, names, set) = known_images(&images, args.annotations.as_deref(), &args.set)?;
-        Ok(Self { images, result_names, known, place, names, set, ids: ClassIds::default() })
+        Ok(Self { images, result_names, known, names, set, ids: ClassIds::default() })
     }
 
     /// Finds the detector's classes in the annotation file, and says where they are other ones.

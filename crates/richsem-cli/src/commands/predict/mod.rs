@@ -28,7 +28,10 @@ use richsem::{
 };
 use tch::Tensor;
 
-use self::inputs::{Inputs, Reading, source};
+use self::{
+    inputs::{Inputs, Reading, source},
+    place::Place,
+};
 use crate::{
     args::{self, InferenceArgs, MergeArgs, OrientationArgs, SetArgs, score},
     exit,
@@ -196,13 +199,14 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         return run_tensor(args, tensor, raw);
     }
     let mut inputs = Inputs::find(args)?;
+    let place = Place::find(args, &inputs.result_names)?;
     let chosen = args.thresholds.as_deref().map(Thresholds::read).transpose()?;
     let worker = member.worker(&args.inference.device)?;
     let detector = args::load_detector_on(&args.weights, &args.inference, worker.device)?;
     inputs.find_classes(&detector)?;
     let least = Least::of(args.conf, chosen.as_ref(), detector.vocabulary());
     output::make_folder(&args.output, "--output")?;
-    inputs.place.list()?;
+    place.list()?;
     let started = Instant::now();
     let others = worker.collective.as_ref();
     let results = detect(args, &inputs, (&detector, &least), others)?;
@@ -216,7 +220,7 @@ fn run_as(args: &Args, member: &Member) -> Result<u8> {
         let written = safetensors::write(path, &raw, &safetensors::Metadata::new());
         unwritten.extend(written.err().map(|error| error.to_string()));
     }
-    inputs.place.tell_left(args, &images, &inputs, &detector);
+    place.tell_left(args, &images, &inputs, &detector);
     show(args, &images, &detector)?;
     let objects: usize = images.iter().map(|result| result.boxes.len()).sum();
     let best = match highest.filter(|_| objects == 0) {
