@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::util::{Dir, SMALL_SYNTH};
 
-/// Grey images of 64 by 48 pixels in `pictures/`, and annotations of them: a box of each class in the first, a crowd
+/// Grey images of 64 by 48 pixels in `photos/`, and annotations of them: a box of each class in the first, a crowd
 /// and a box beside the image in the second, and nothing in the others.
 fn write_set(dir: &Dir, names: &[&str]) {
     for name in names {
-        let file = dir.write(&format!("pictures/{name}"), "");
+        let file = dir.write(&format!("photos/{name}"), "");
         image::RgbImage::from_pixel(64, 48, image::Rgb([128; 3])).save(file).unwrap();
     }
     let images: Vec<_> = (1..)
@@ -71,18 +71,18 @@ fn both_parts_of_a_set_are_drawn_the_same_way_each_time() {
 fn crowds_and_what_has_no_boxes_are_told_apart() {
     let dir = Dir::new();
     write_set(&dir, &["a.png", "b.png", "c.png"]);
-    let show = ["dataset", "show", "set.json", "out", "--images", "pictures"];
+    let show = ["dataset", "show", "set.json", "out", "--images", "photos"];
     let shown = dir.command(&show).ok();
     assert_eq!(shown.row("out/a.png")[1..], ["2", "–", "–", "cat", "1,", "dog", "1"]);
     assert_eq!(shown.row("out/b.png")[1..], ["1", "1", "1", "dog", "1"]);
     assert_eq!(shown.row("out/c.png")[1..], ["0", "–", "–", "no", "boxes"]);
     shown.stdout_has("1 image has no boxes: c.png").stdout_has("\n3 images\n");
-    let grey = image::open(dir.path("pictures/c.png")).unwrap();
+    let grey = image::open(dir.path("photos/c.png")).unwrap();
     assert!(image::open(dir.path("out/c.png")).unwrap() == grey);
     assert!(image::open(dir.path("out/b.png")).unwrap() != grey);
 
     let only = |more: &[&str], out: &str| {
-        let show = ["dataset", "show", "set.json", out, "--images", "pictures"];
+        let show = ["dataset", "show", "set.json", out, "--images", "photos"];
         dir.command(&[&show[..], more].concat())
     };
     only(&["--class", "CAT"], "cats").ok().stdout_has("\n2 images with it\n");
@@ -96,9 +96,9 @@ fn images_in_folders_and_archives_keep_their_names_apart() {
     let dir = Dir::new();
     write_set(&dir, &["x/1.png", "y/1.png", "y/2.bmp", "y/2.png"]);
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_dir_all(".", dir.path("pictures")).unwrap();
-    dir.write("pictures.tar", archive.into_inner().unwrap());
-    for (place, out) in [("pictures", "out"), ("pictures.tar", "out2")] {
+    archive.append_dir_all(".", dir.path("photos")).unwrap();
+    dir.write("photos.tar", archive.into_inner().unwrap());
+    for (place, out) in [("photos", "out"), ("photos.tar", "out2")] {
         dir.command(&["dataset", "show", "set.json", out, "--images", place]).ok();
         assert_eq!(dir.files(out), ["x/1.png", "y/1.png", "y/2.jpg", "y/2.png"]);
     }
@@ -110,7 +110,7 @@ fn what_cannot_be_shown_is_said() {
     let dir = Dir::new();
     write_set(&dir, &["a.png", "b.png"]);
     let show = |more: &[&str]| {
-        let show = ["dataset", "show", "set.json", "out", "--images", "pictures"];
+        let show = ["dataset", "show", "set.json", "out", "--images", "photos"];
         dir.command(&[&show[..], more].concat())
     };
     show(&["--class", "cats"])
@@ -131,19 +131,19 @@ fn what_cannot_be_shown_is_said() {
         .fails(1)
         .stderr_has("--images: the folder `empty` holds none of the annotated images");
     assert!(!dir.exists("out"));
-    let before = dir.read("pictures/a.png");
+    let before = dir.read("photos/a.png");
     dir.command(&[
         "dataset",
         "show",
         "set.json",
-        "pictures",
+        "photos",
         "--images",
-        "pictures",
+        "photos",
         "--overwrite",
     ])
     .fails(1)
-    .stderr_has("pictures/a.png` is an image of the set and would be overwritten");
-    assert!(dir.read("pictures/a.png") == before);
+    .stderr_has("photos/a.png` is an image of the set and would be overwritten");
+    assert!(dir.read("photos/a.png") == before);
     // Nor another image of the set, which is not drawn itself.
     dir.write("mixed/a.webp", &before);
     dir.write("mixed/a.jpg", &before);
@@ -154,7 +154,7 @@ fn what_cannot_be_shown_is_said() {
         .fails(1)
         .stderr_has("mixed/a.jpg` is an image of the set and would be overwritten");
     // One that cannot be read does not stop the others.
-    dir.write("pictures/a.png", "no image");
+    dir.write("photos/a.png", "no image");
     show(&[]).fails(1).stderr_has("skipped: ").stderr_has("1 of 2 images could not be read");
     assert_eq!(dir.files("out"), ["b.png"]);
 }
@@ -165,7 +165,7 @@ fn nothing_is_drawn_where_all_images_are_the_sets() {
     let dir = Dir::new();
     write_set(&dir, &["a.png", "b.png"]);
     for name in ["a.png", "b.png"] {
-        dir.write(&format!("yolo/images/train/{name}"), dir.read(&format!("pictures/{name}")));
+        dir.write(&format!("yolo/images/train/{name}"), dir.read(&format!("photos/{name}")));
     }
     dir.write("yolo/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n");
     dir.write("yolo/data.yaml", "train: images/train\nnames: [cat]\n");
