@@ -132,17 +132,9 @@ fn what_cannot_be_shown_is_said() {
         .stderr_has("--images: the folder `empty` holds none of the annotated images");
     assert!(!dir.exists("out"));
     let before = dir.read("photos/a.png");
-    dir.command(&[
-        "dataset",
-        "show",
-        "set.json",
-        "photos",
-        "--images",
-        "photos",
-        "--overwrite",
-    ])
-    .fails(1)
-    .stderr_has("photos/a.png` is an image of the set and would be overwritten");
+    dir.command(&["dataset", "show", "set.json", "photos", "--images", "photos", "--overwrite"])
+        .fails(1)
+        .stderr_has("photos/a.png` is an image of the set and would be overwritten");
     assert!(dir.read("photos/a.png") == before);
     // Nor another image of the set, which is not drawn itself.
     dir.write("mixed/a.webp", &before);
